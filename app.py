@@ -1,0 +1,45 @@
+"""create_app(), the command line, and `python app.py`: everything on this machine."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+
+from flask import Flask
+from flask_bootstrap import Bootstrap5
+from jinja2 import StrictUndefined
+
+from purge import batches, cli, views  # noqa: F401 the batches' tables belong to the schema
+from purge.config import CHECKOUT, ConfigError, load_config
+from purge.extensions import csrf, db, limiter, login_manager, migrate, prepare_sqlite
+
+
+def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
+    """The app with these settings; raises ConfigError."""
+    config = load_config(environ)
+    tempfile.tempdir = f"{config['INSTANCE_PATH']}/tmp"  # a form's file spills into our own folder and nowhere else
+    os.environ["SQLITE_TMPDIR"] = tempfile.tempdir
+    app = Flask(__name__, instance_path=config["INSTANCE_PATH"])
+    app.config.update(config)
+    app.jinja_env.undefined = StrictUndefined
+    db.init_app(app)
+    migrate.init_app(app, db, directory=str(CHECKOUT / "migrations"), render_as_batch=True)
+    Bootstrap5(app)
+    login_manager.init_app(app)
+    csrf.init_app(app)
+    limiter.init_app(app)
+    views.register(app)
+    cli.register(app)
+    with app.app_context():
+        if db.engine.dialect.name == "sqlite":
+            prepare_sqlite(db.engine)
+    return app
+
+
+if __name__ == "__main__":
+    import embedded
+
+    try:
+        sys.exit(embedded.main(create_app()))
+    except ConfigError as error:
+        sys.exit(f"Purge cannot start. {error}")

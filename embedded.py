@@ -1,0 +1,179 @@
+"""Everything on this machine, in one command: Redis, the web server, workers and the scheduler, started, watched and stopped."""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flask import Flask
+from sqlalchemy.exc import DatabaseError
+
+from jobs import redis_server
+from jobs.process import dies_with_us
+from purge.cli.setup import add_user, upgrade_schema
+from purge.config import CHECKOUT, LOOPBACK, ConfigError
+from purge.demo_data import DEMO_CUSTOMERS, make_demo_data
+from purge.extensions import db
+from purge.models import Customer, Role, User
+
+FIRST_ADMIN = "admin@localhost"
+STOP_SECONDS = 20
+LONGEST_PAUSE = 30
+
+
+@dataclass
+class Child:
+    """A program that is started again when it ends, after a pause that grows while it keeps ending."""
+
+    name: str
+    command: list[str]
+    process: subprocess.Popen | None = None
+    started: float = 0.0
+    pause: float = field(default=0.5)
+
+    def start(self, environ: dict[str, str], log: Path) -> None:
+        with open(log / f"{self.name}.log", "ab") as output:
+            self.process = subprocess.Popen(
+                self.command, cwd=CHECKOUT, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True, preexec_fn=dies_with_us,
+            )
+        self.started = time.monotonic()
+
+    def start_again_if_it_ended(self, environ: dict[str, str], log: Path) -> None:
+        if self.process.poll() is None:
+            return
+        lived = time.monotonic() - self.started
+        if lived > LONGEST_PAUSE:
+            self.pause = 0.5
+        if lived > self.pause:
+            print(f"  {self.name} ended ({self.process.returncode}) and is started again; see {log / self.name}.log", file=sys.stderr)
+            self.pause = min(self.pause * 2, LONGEST_PAUSE)
+            self.start(environ, log)
+
+
+def main(app: Flask) -> int:
+    """Run until Ctrl-C or SIGTERM; 0 when all went down cleanly. Raises ConfigError."""
+    config, instance = app.config, Path(app.config["INSTANCE_PATH"])
+    with open(instance / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"Purge is running already on {instance}. Set INSTANCE_PATH and PORT for a second one.") from None
+        _refuse_taken_port(config["HOST"], config["PORT"])
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        _prepare(app)
+        try:
+            redis = redis_server.start(instance / "redis")
+        except redis_server.NotStarted as error:
+            raise ConfigError(str(error)) from None
+        try:
+            return _run(config, instance, redis, stop)
+        finally:
+            redis.stop()
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            why = error.strerror.lower()
+            raise ConfigError(f"Port {port} on {host} cannot be used ({why}). Choose another: PORT=5050 make run") from None
+
+
+def _prepare(app: Flask) -> None:
+    """The schema; at the first start an admin and demo data."""
+    unfinished = Path(app.config["INSTANCE_PATH"]) / "demo-data.unfinished"
+    with app.app_context():
+        try:
+            upgrade_schema()
+            if not db.session.scalar(db.select(User.id).limit(1)):
+                if app.config["DEMO"]:
+                    unfinished.touch()
+                password = add_user(FIRST_ADMIN, Role.ADMIN)
+                print(f"\n  First start. Sign in as  {FIRST_ADMIN}\n  with the password        {password}\n  It is not shown again.\n")
+            if unfinished.exists():
+                print(f"  Inventing {DEMO_CUSTOMERS:,} customers to try it on …", flush=True)
+                there = db.session.scalar(db.select(db.func.count()).select_from(Customer))
+                make_demo_data(db.engine, max(0, DEMO_CUSTOMERS - there))
+                unfinished.unlink()
+        except DatabaseError as error:
+            raise ConfigError(f"The database {db.engine.url.render_as_string()} cannot be used: {error.orig}.") from None
+        finally:
+            db.session.remove()
+            db.engine.dispose()
+
+
+def _run(config: dict, instance: Path, redis: redis_server.RedisServer, stop: threading.Event) -> int:
+    log = instance / "logs"
+    log.mkdir(mode=0o700, exist_ok=True)
+    environ = {**os.environ, "REDIS_URL": redis.url, "INSTANCE_PATH": str(instance), "PYTHONUNBUFFERED": "1"}
+    children = _children(config)
+    for child in children:
+        child.start(environ, log)
+    address = f"http://{_bracketed(config['HOST'])}:{config['PORT']}"
+    told = False
+    try:
+        while not stop.wait(0.2):
+            told = told or _tell_when_up(address, config["HOST"])
+            if redis.process.poll() is not None:
+                print("  Redis ended; stopping. Start again: nothing is lost.", file=sys.stderr)
+                return 1
+            for child in children:
+                child.start_again_if_it_ended(environ, log)
+    finally:
+        _stop(children, stop)
+    return 0
+
+
+def _children(config: dict) -> list[Child]:
+    flask = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py")]
+    web = [
+        sys.executable, "-m", "gunicorn", "app:create_app()", "--bind", f"{_bracketed(config['HOST'])}:{config['PORT']}",
+        "--worker-class", "gthread", "--workers", "2", "--threads", "8", "--worker-tmp-dir", f"{config['INSTANCE_PATH']}/tmp", "--graceful-timeout", "10",
+        "--timeout", "120", "--log-level", "warning", "--no-control-socket",
+    ]
+    workers = [Child(f"worker-{number}", [*flask, "worker"]) for number in range(1, config["WORKERS"] + 1)]
+    return [Child("web", web), *workers, Child("schedule", [*flask, "schedule"])]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _tell_when_up(address: str, host: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{address}/login", timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # it answers
+    except OSError:
+        return False
+    print(f"\n  Purge is running. Open    {address}\n  Stop it with Ctrl-C.\n", flush=True)
+    if host not in LOOPBACK:
+        print("  It speaks plain HTTP beyond this machine: put a proxy with TLS before it.\n", flush=True)
+    return True
+
+
+def _stop(children: list[Child], hurry: threading.Event) -> None:
+    """All at once, each finishing what it has in hand; a second Ctrl-C does not wait."""
+    hurry.clear()
+    for child in children:
+        child.process.terminate()
+    until = time.monotonic() + STOP_SECONDS
+    for child in children:
+        while child.process.poll() is None and time.monotonic() < until and not hurry.is_set():
+            time.sleep(0.05)
+        child.process.kill()
+        child.process.wait()

@@ -1,0 +1,63 @@
+"""The doorbell: tells the workers that a batch has work. The work itself is in the database; ringing twice does no harm."""
+
+import logging
+import time
+import uuid
+
+import redis
+from rq import Worker
+from rq.registry import StartedJobRegistry
+
+from jobs import queue as queues
+from purge import batches
+from purge.batches import Batch, State
+
+log = logging.getLogger(__name__)
+
+RINGS = {State.CHECKING: "check_batch", State.RUNNING: "run_batch", State.CANCELLING: "run_batch"}
+
+
+def ring(batch: Batch, leaving: str | None = None) -> None:
+    """Enqueue what the batch needs now: one check, or as many runs as there are workers and chunks; `leaving` is a job about to end.
+
+    Commit first. When Redis is away nothing is lost: the sweeper rings again.
+    """
+    try:
+        connection = queues.connect()
+        queue = queues.queue(connection)
+        task = RINGS[batch.state]
+        wanted = 1
+        if task == "run_batch":
+            wanted = max(1, min(Worker.count(queue=queue), batches.waiting_chunks(batch)))
+        rung = _rung(queue, connection, f"{task}-{batch.id}-") - {leaving}
+        for _ in range(wanted - len(rung)):
+            _enqueue(queue, task, batch.id)
+    except redis.RedisError as error:
+        log.warning("the queue is out of reach (%s); batch %s waits for the sweeper", type(error).__name__, batch.id)
+
+
+def workers() -> int:
+    """How many workers are there to hear the bell; 0 when the queue is out of reach."""
+    try:
+        return Worker.count(queue=queues.queue(queues.connect()))
+    except redis.RedisError:
+        return 0
+
+
+def _rung(queue, connection, prefix: str) -> set[str]:
+    """The batch's jobs that wait or run. A job whose worker has died falls out when its heartbeat does."""
+    alive = connection.zrangebyscore(StartedJobRegistry(queue=queue).key, time.time(), "+inf")
+    started = {member.decode().split(":")[0] for member in alive}
+    return {id for id in started | set(queue.get_job_ids()) if id.startswith(prefix)}
+
+
+def _enqueue(queue, task: str, batch_id: int) -> None:
+    queue.enqueue(
+        f"jobs.tasks.{task}",
+        batch_id,
+        job_id=f"{task}-{batch_id}-{uuid.uuid4().hex}",
+        description=f"{task} {batch_id}",
+        job_timeout="1h",
+        result_ttl=0,
+        failure_ttl=3600,
+    )

@@ -1,0 +1,79 @@
+"""RQ, held short: jobs carry ids, only our own functions run, and a job dies with its worker."""
+
+import os
+import signal
+import threading
+
+import redis
+from flask import current_app
+from rq import Queue, Worker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from jobs.process import dies_with_us
+from purge.extensions import db
+
+BULK = "bulk"
+ALLOWED = frozenset({"jobs.tasks.check_batch", "jobs.tasks.run_batch"})
+HEARTBEAT_SECONDS = 5
+
+# Set in a job's own process when its worker was told to stop: finish what is in hand and leave the rest.
+stopping = threading.Event()
+
+
+class SafeJob(Job):
+    """A job that runs nothing but what is on the list: JSON alone does not keep os.system out."""
+
+    @property
+    def func(self):
+        if self.func_name not in ALLOWED:
+            raise PermissionError("this is not one of our jobs")
+        return super().func
+
+
+class SafeWorker(Worker):
+    """Its job process dies with it and hears when it is told to stop; a dead worker is noticed in seconds."""
+
+    def get_heartbeat_ttl(self, job, *args, **kwargs):
+        return HEARTBEAT_SECONDS * 3
+
+    def handle_warm_shutdown_request(self):
+        super().handle_warm_shutdown_request()
+        if self.horse_pid:
+            os.kill(self.horse_pid, signal.SIGUSR1)
+
+    def main_work_horse(self, job, queue):
+        signal.signal(signal.SIGUSR1, lambda *_: stopping.set())
+        parent = os.getppid()
+        dies_with_us(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        db.engine.dispose(close=False)  # the worker's connections are not ours
+        super().main_work_horse(job, queue)
+
+
+def connect() -> redis.Redis:
+    """The Redis that this installation uses."""
+    return redis.Redis.from_url(current_app.config["REDIS_URL"], socket_connect_timeout=5, socket_keepalive=True)
+
+
+def queue(connection: redis.Redis) -> Queue:
+    """The queue of checks and runs."""
+    return Queue(BULK, connection=connection, serializer=JSONSerializer, job_class=SafeJob)
+
+
+def work() -> None:
+    """Take jobs from the queue until told to stop; one queue a worker, for then RQ loses no job in a crash."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a job told to stop before it listens must not die of it
+    connection = connect()
+    worker = SafeWorker(
+        [queue(connection)],
+        connection=connection,
+        serializer=JSONSerializer,
+        job_class=SafeJob,
+        job_monitoring_interval=HEARTBEAT_SECONDS,
+        maintenance_interval=HEARTBEAT_SECONDS,
+        worker_ttl=HEARTBEAT_SECONDS * 4,
+        log_job_description=False,
+    )
+    worker.work(logging_level="WARNING")

@@ -1,0 +1,57 @@
+"""What runs when: the sweeper. Any number of schedulers may run; the database decides."""
+
+import logging
+import signal
+import threading
+from datetime import timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobs.bell import RINGS, ring
+from purge import batches
+from purge.batches import Batch, State
+from purge.erasure.residue import clear_residue
+from purge.extensions import db, now, reading
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 2
+STILL_SECONDS = 15
+TIDY_EVERY = 30  # sweeps
+
+
+def run() -> None:
+    """Sweep until told to stop."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    sweeps = 0
+    while not stop.wait(SWEEP_SECONDS):
+        try:
+            sweep()
+            if sweeps % TIDY_EVERY == 0:
+                tidy()
+            sweeps += 1
+        except SQLAlchemyError as error:
+            log.warning("the database is out of reach (%s); the next sweep tries again", type(error).__name__)
+        finally:
+            db.session.remove()
+
+
+def sweep() -> None:
+    """Ring for every batch that has work: a bell may have been lost with a worker, or with all of Redis.
+
+    A check that moves is left alone: a second one would only begin it again.
+    """
+    checked_elsewhere = (Batch.state == State.CHECKING) & (Batch.moved_at > now() - timedelta(seconds=STILL_SECONDS))
+    with reading():
+        for batch in db.session.scalars(db.select(Batch).where(Batch.state.in_(RINGS), ~checked_elsewhere)).all():
+            ring(batch)
+        db.session.rollback()
+
+
+def tidy() -> None:
+    """Throw forgotten uploads away, and fold what was deleted out of the write-ahead log."""
+    batches.discard_forgotten()
+    db.session.commit()
+    clear_residue(db.engine)

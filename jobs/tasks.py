@@ -1,0 +1,28 @@
+"""The jobs: fetch, one domain call. They carry ids and nothing else."""
+
+import time
+
+from rq import get_current_job
+
+from jobs.bell import RINGS, ring
+from jobs.queue import stopping
+from purge import batches
+from purge.batches import Batch
+from purge.extensions import db, reading
+
+SLICE_SECONDS = 10  # then another batch has its turn
+
+
+def check_batch(batch_id: int) -> None:
+    """Check every row of a batch's file."""
+    batches.check(batch_id, keep_going=lambda: not stopping.is_set())
+
+
+def run_batch(batch_id: int) -> None:
+    """Carry out a batch's chunks for a while, then ring for the rest."""
+    until = time.monotonic() + SLICE_SECONDS
+    batches.run(batch_id, keep_going=lambda: not stopping.is_set() and time.monotonic() < until)
+    with reading():
+        batch = db.session.get(Batch, batch_id)
+        if batch.state in RINGS and batches.waiting_chunks(batch):
+            ring(batch, leaving=get_current_job().id)

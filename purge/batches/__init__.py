@@ -1,0 +1,15 @@
+"""Batches of purge requests: open, map, check, confirm, run, account for. Nothing here commits but the check and the run."""
+
+from purge.batches.account import failures, progress, results, waiting_chunks, what_falls, what_fell
+from purge.batches.check import check
+from purge.batches.control import TYPED_ABOVE, cancel, confirm, discard, discard_forgotten, pause, resume
+from purge.batches.mapping import map_fields, preview
+from purge.batches.model import Batch, Door, NotPossible, Outcome, State
+from purge.batches.opening import open_csv, seen_before
+from purge.batches.run import run
+
+__all__ = [
+    "TYPED_ABOVE", "Batch", "Door", "NotPossible", "Outcome", "State", "cancel", "check", "confirm", "discard",
+    "discard_forgotten", "failures", "map_fields", "open_csv", "pause", "preview", "progress", "results", "resume",
+    "run", "seen_before", "waiting_chunks", "what_falls", "what_fell",
+]

@@ -1,0 +1,125 @@
+"""What came of a batch: its progress, its outcomes, its results, counted and not remembered."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from purge import email_address
+from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
+from purge.erasure.map import read_map
+from purge.extensions import db, now
+
+RATE_CHUNKS = 10
+RATE_SECONDS = 60
+_REASONS = {reason.value: reason for reason in (*Reason, *email_address.Problem)}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a batch is; `rate` in rows a second and `seconds_left` are None while nobody can know them."""
+
+    rows: int
+    done: int
+    outcomes: dict[Outcome, int]
+    rate: float | None
+    moved_at: datetime
+
+    @property
+    def left(self) -> int:
+        return self.rows - self.done
+
+    @property
+    def seconds_left(self) -> float | None:
+        return self.left / self.rate if self.rate else None
+
+
+@dataclass(frozen=True)
+class Fall:
+    """Rows that fall with the customers, and what becomes of them, in words."""
+
+    rows: int
+    words: str
+    table: str
+
+
+def progress(batch: Batch) -> Progress:
+    """Two queries, whatever the size; while the check runs, what it has read."""
+    if batch.state in (State.UPLOADED, State.CHECKING):
+        return Progress(batch.rows, batch.checked_rows, {}, None, batch.moved_at)
+    sums = [func.coalesce(func.sum(getattr(Chunk, outcome)), 0) for outcome in Outcome]
+    *counts, last = db.session.execute(select(*sums, func.max(Chunk.finished_at)).where(Chunk.batch_id == batch.id)).one()
+    outcomes = dict(zip(Outcome, counts, strict=True))
+    rate = _rate(batch.id) if batch.state in (State.RUNNING, State.CANCELLING) else None
+    return Progress(batch.rows, sum(counts), outcomes, rate, max(last or batch.moved_at, batch.moved_at))
+
+
+def waiting_chunks(batch: Batch) -> int:
+    """Chunks nobody has finished."""
+    waiting = Chunk.batch_id == batch.id, Chunk.state == ChunkState.WAITING
+    return db.session.scalar(select(func.count()).select_from(Chunk).where(*waiting))
+
+
+def what_falls(batch: Batch) -> list[Fall]:
+    """What the review announces beside the customers themselves."""
+    return _in_words(batch.falls or {})
+
+
+def what_fell(batch: Batch) -> list[Fall]:
+    """What the finished chunks erased beside the customers, and the customers themselves."""
+    fell = Counter()
+    for erased in db.session.scalars(select(Chunk.erased).where(Chunk.batch_id == batch.id, Chunk.erased.is_not(None))):
+        fell.update(erased or {})
+    return _in_words(fell)
+
+
+def results(batch: Batch) -> Iterator[tuple[int, Outcome | None, str]]:
+    """Every row of the file: its number, its outcome (None: pending) and the reason in words."""
+    rows = select(PurgeRequest.row_number, PurgeRequest.outcome, PurgeRequest.reason)
+    asked = rows.where(PurgeRequest.batch_id == batch.id).order_by(PurgeRequest.row_number)
+    for number, outcome, reason in db.session.execute(asked.execution_options(yield_per=5_000)):
+        yield number, outcome, reason_words(reason)
+
+
+def failures(batch: Batch) -> list[tuple[Outcome, str, int]]:
+    """Rows that led to no deletion: outcome, reason in words, how many."""
+    asked = (
+        select(PurgeRequest.outcome, PurgeRequest.reason, func.count())
+        .where(PurgeRequest.batch_id == batch.id, PurgeRequest.outcome != Outcome.PURGED)
+        .group_by(PurgeRequest.outcome, PurgeRequest.reason)
+        .order_by(func.count().desc())
+    )
+    return [(outcome, reason_words(reason), number) for outcome, reason, number in db.session.execute(asked)]
+
+
+def reason_words(reason: str | None) -> str:
+    """A stored reason as a person reads it."""
+    return "" if reason is None else _REASONS[reason].words
+
+
+def _rate(batch_id: int) -> float | None:
+    latest = (
+        select(Chunk.started_at, Chunk.finished_at, Chunk.requests)
+        .where(Chunk.batch_id == batch_id, Chunk.state == ChunkState.DONE, Chunk.started_at.is_not(None))
+        .order_by(Chunk.finished_at.desc())
+        .limit(RATE_CHUNKS)
+    )
+    chunks = [chunk for chunk in db.session.execute(latest) if (now() - chunk.started_at).total_seconds() < RATE_SECONDS]
+    if not chunks:
+        return None
+    seconds = (now() - min(chunk.started_at for chunk in chunks)).total_seconds()
+    return sum(chunk.requests for chunk in chunks) / seconds if seconds > 0 else None
+
+
+def _in_words(rows: dict[str, int]) -> list[Fall]:
+    told = []
+    for part in read_map(db.metadata).tables:
+        name = part.table.name
+        told.append(Fall(rows.get(name, 0), part.rule.told, name))
+        for column, _ in part.anonymised.items():
+            words, counted = column.info["erasure"].told, rows.get(f"{name}.{column.name}", 0)
+            if words:
+                told.append(Fall(counted, words, name))
+    return [fall for fall in told if fall.rows]

@@ -1,0 +1,179 @@
+"""The check: every row of the file gets an outcome or a customer's frozen id; then the file is destroyed."""
+
+import json
+import uuid
+from collections import defaultdict
+from collections.abc import Callable
+from hashlib import sha256
+from itertools import islice
+
+from flask import current_app
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from purge.batches import upload
+from purge.batches.mapping import verdict
+from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
+from purge.erasure import engine as erasure
+from purge.erasure.map import read_map
+from purge.evidence.ledger import fingerprinter
+from purge.extensions import db, now, reading
+from purge.intake import customer_csv
+from purge.models import Customer
+
+BLOCK_ROWS = 5_000
+MOST_ATTEMPTS = 5
+
+
+class Overtaken(Exception):
+    """Another check of this batch has begun, or somebody discarded it."""
+
+
+def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
+    """Check a batch from its first row, whatever an earlier attempt left; told to stop, it leaves the batch to the next one."""
+    token = uuid.uuid4().hex
+    batch = _begin(batch_id, token)
+    try:
+        if batch and _stage(batch, token, keep_going):
+            _mark_duplicates(batch_id, token)
+            _plan(batch, token)
+    except Overtaken:
+        return
+
+
+def _begin(batch_id: int, token: str) -> Row | None:
+    """The batch, ours to check and with nothing staged; None when it waits for no check or was tried too often."""
+    waiting = select(Batch.__table__).where(Batch.id == batch_id, Batch.state == State.CHECKING)
+    this = update(Batch).where(Batch.id == batch_id)
+    with db.engine.begin() as connection:
+        batch = connection.execute(waiting.with_for_update()).one_or_none()
+        if batch is None:
+            return None
+        connection.execute(delete(PurgeRequest).where(PurgeRequest.batch_id == batch_id))
+        if batch.check_attempts < MOST_ATTEMPTS:
+            attempts = batch.check_attempts + 1
+            connection.execute(this.values(check_token=token, check_attempts=attempts, checked_rows=0, moved_at=now()))
+            return batch
+        upload.destroy(connection, batch_id)
+        sentence = "The check of this file was begun several times and never came to its end, so nothing was deleted."
+        connection.execute(this.values(state=State.REFUSED, refusal=sentence, finished_at=now()))
+        return None
+
+
+def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
+    """Every row becomes a purge request, a block at a time; False when told to stop."""
+    fingerprint = fingerprinter()
+    with upload.open_upload(db.engine, batch.id) as file:
+        rows = customer_csv.read_rows(file, batch.encoding, batch.delimiter)
+        for block in iter(lambda: list(islice(rows, BLOCK_ROWS)), []):
+            if not keep_going():
+                return False
+            read = [(row.number, *verdict(row, batch.email_column)) for row in block]
+            with db.engine.begin() as connection:
+                _move(connection, batch.id, token, checked_rows=Batch.checked_rows + len(block))
+                ids = _customer_ids(connection, [key for _, key, _ in read if key])
+                requests = [(batch.id, number, *_request(key, problem, ids, fingerprint)) for number, key, problem in read]
+                _insert(connection, requests)
+    return True
+
+
+def _customer_ids(connection: Connection, keys: list[str]) -> dict[str, list[int]]:
+    """The customers who have these addresses, byte for byte."""
+    ids = defaultdict(list)
+    matching = select(Customer.email_key, Customer.id).where(erasure.among(Customer.email_key, keys, connection))
+    for key, id in connection.execute(matching):
+        ids[key].append(id)
+    return ids
+
+
+def _request(key: str | None, problem: str | None, ids: dict[str, list[int]], fingerprint) -> tuple:
+    """A row's (fingerprint, customer_id, outcome, reason): one customer's id is frozen; none or two are never deleted."""
+    if key is None:
+        return None, None, Outcome.INVALID.value, problem
+    match ids.get(key):
+        case None:
+            return fingerprint(key), None, Outcome.NOT_FOUND.value, None
+        case [id]:
+            return fingerprint(key), id, None, None
+        case _:
+            return fingerprint(key), None, Outcome.HELD.value, Reason.SHARED_ADDRESS.value
+
+
+def _insert(connection: Connection, requests: list[tuple]) -> None:
+    """Straight to the driver: a dictionary and a type a value would cost more than the row."""
+    columns = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
+    statement = insert(PurgeRequest.__table__).values(dict.fromkeys(columns)).compile(dialect=connection.dialect)
+    connection.exec_driver_sql(str(statement), requests)
+
+
+def _mark_duplicates(batch_id: int, token: str) -> None:
+    """Of the rows with one address, the first stands; the others are duplicates."""
+    rows = PurgeRequest.__table__
+    nth = func.row_number().over(partition_by=rows.c.fingerprint, order_by=rows.c.row_number).label("nth")
+    numbered = select(rows.c.row_number, nth).where(rows.c.batch_id == batch_id, rows.c.fingerprint.is_not(None)).subquery()
+    with reading(), db.engine.connect() as connection:
+        repeated = list(connection.scalars(select(numbered.c.row_number).where(numbered.c.nth > 1)))
+    for start in range(0, len(repeated), BLOCK_ROWS):
+        with db.engine.begin() as connection:
+            _move(connection, batch_id, token)
+            these = erasure.among(rows.c.row_number, repeated[start : start + BLOCK_ROWS], connection)
+            connection.execute(
+                update(rows)
+                .where(rows.c.batch_id == batch_id, these)
+                .values(outcome=Outcome.DUPLICATE, customer_id=None, reason=None)
+            )
+
+
+def _plan(batch: Row, token: str) -> None:
+    """Cut the pending requests into chunks, count what falls with the customers, destroy the file."""
+    frozen = select(PurgeRequest.customer_id).where(
+        PurgeRequest.batch_id == batch.id, PurgeRequest.customer_id.is_not(None)
+    )
+    with reading(), db.engine.connect() as connection:
+        falls = erasure.count(connection, read_map(db.metadata), frozen)
+        customers = connection.scalar(select(func.count()).select_from(Customer))
+        outcomes = _settled(connection, batch.id)
+        chunks = [row._asdict() for row in connection.execute(_cut(frozen))]
+    planned = sum(chunk["requests"] for chunk in chunks)
+    shown = json.dumps([batch.id, token, planned, customers, outcomes, falls], sort_keys=True)
+    ready = {
+        "state": State.READY if planned else State.FINISHED,
+        "finished_at": None if planned else now(),
+        "planned": planned,
+        "customers": customers,
+        "falls": falls,
+        "plan_digest": sha256(shown.encode()).hexdigest(),
+    }
+    settled = {"batch_id": batch.id, "state": ChunkState.DONE, "requests": sum(outcomes.values()), **outcomes}
+    with db.engine.begin() as connection:
+        _move(connection, batch.id, token, **ready)
+        upload.destroy(connection, batch.id)
+        connection.execute(insert(Chunk).values(settled))
+        for chunk in chunks:
+            connection.execute(insert(Chunk).values(batch_id=batch.id, state=ChunkState.WAITING, **chunk))
+
+
+def _settled(connection: Connection, batch_id: int) -> dict[str, int]:
+    """How many rows the check itself settled, by outcome."""
+    rows = PurgeRequest.__table__
+    counted = select(rows.c.outcome, func.count()).where(rows.c.batch_id == batch_id, rows.c.outcome.is_not(None))
+    return {outcome.value: number for outcome, number in connection.execute(counted.group_by(rows.c.outcome))}
+
+
+def _cut(frozen):
+    """Chunks by customer id and not by row, so that a chunk's deletions fall close together on the disk."""
+    id = frozen.selected_columns[0]
+    nth = (func.row_number().over(order_by=id) - 1) // current_app.config["CHUNK_SIZE"]
+    ranked = frozen.add_columns(nth.label("nth")).subquery()
+    bounds = (
+        func.min(ranked.c.customer_id).label("first_customer_id"),
+        func.max(ranked.c.customer_id).label("last_customer_id"),
+        func.count().label("requests"),
+    )
+    return select(*bounds).group_by(ranked.c.nth).order_by(ranked.c.nth)
+
+
+def _move(connection: Connection, batch_id: int, token: str, **values) -> None:
+    """A sign of life, and the fence: nothing is written once another check has taken this batch over."""
+    ours = update(Batch).where(Batch.id == batch_id, Batch.state == State.CHECKING, Batch.check_token == token)
+    if not connection.execute(ours.values(moved_at=now(), **values)).rowcount:
+        raise Overtaken

@@ -1,0 +1,63 @@
+"""What an admin may do to a batch after the check: confirm, pause, resume, cancel the rest, discard."""
+
+from datetime import timedelta
+
+from sqlalchemy import delete, update
+
+from purge.batches import upload
+from purge.batches.model import Batch, NotPossible, PurgeRequest, State
+from purge.extensions import db, now
+
+TYPED_ABOVE = 10  # more customers than this: their number must be typed
+FORGOTTEN_AFTER = timedelta(days=7)  # a file nobody confirmed is a list of people lying about
+UNCONFIRMED = (State.UPLOADED, State.CHECKING, State.READY)
+
+
+def confirm(batch: Batch, shown: str, typed: str = "", user_id: int | None = None) -> None:
+    """Let the batch run, if `shown` is the digest of its plan and the number typed is the plan's; raises NotPossible."""
+    if batch.planned and batch.planned > TYPED_ABOVE and _number(typed) != batch.planned:
+        raise NotPossible(f"Type the number of customers to delete: {batch.planned:,}.")
+    sentence = "This is not the plan you were shown, or it has been confirmed already. Look again before you decide."
+    plan = Batch.plan_digest == shown
+    _move(batch, (State.READY,), State.RUNNING, sentence, plan, confirmed_by_id=user_id, confirmed_at=now())
+
+
+def pause(batch: Batch) -> None:
+    """Chunks in hand are finished; no other is begun."""
+    _move(batch, (State.RUNNING,), State.PAUSED, "Only a running batch can be paused.")
+
+
+def resume(batch: Batch) -> None:
+    """Go on where it stood still."""
+    _move(batch, (State.PAUSED,), State.RUNNING, "Only a paused batch can be resumed.")
+
+
+def cancel(batch: Batch) -> None:
+    """Leave alone whoever is still there; who is gone stays gone."""
+    _move(batch, (State.RUNNING, State.PAUSED), State.CANCELLING, "Only a running or paused batch can be cancelled.")
+
+
+def discard(batch: Batch) -> None:
+    """Throw an unconfirmed batch away, its file and its rows with it."""
+    _move(batch, UNCONFIRMED, State.DISCARDED, "Only a batch that nobody confirmed can be discarded.", finished_at=now())
+    upload.destroy(db.session.connection(), batch.id)
+    db.session.execute(delete(PurgeRequest).where(PurgeRequest.batch_id == batch.id))
+
+
+def discard_forgotten() -> None:
+    """Throw away what was uploaded a week ago and never confirmed."""
+    forgotten = Batch.state.in_(UNCONFIRMED), Batch.created_at < now() - FORGOTTEN_AFTER
+    for batch in db.session.scalars(db.select(Batch).where(*forgotten)).all():
+        discard(batch)
+
+
+def _move(batch: Batch, came_from: tuple[State, ...], to: State, otherwise: str, *conditions, **values) -> None:
+    """From one state to another by compare-and-set, so that of two clicks one wins."""
+    allowed = Batch.id == batch.id, Batch.state.in_(came_from), *conditions
+    if not db.session.execute(update(Batch).where(*allowed).values(state=to, moved_at=now(), **values)).rowcount:
+        raise NotPossible(otherwise)
+
+
+def _number(typed: str) -> int | None:
+    digits = "".join(c for c in typed if c not in " ,.'\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}")
+    return int(digits) if digits.isdecimal() else None

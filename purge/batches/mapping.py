@@ -1,0 +1,99 @@
+"""Which column holds the address: what the file's first rows look like under a mapping, and the mapping itself."""
+
+from dataclasses import dataclass
+from itertools import islice
+
+from sqlalchemy import update
+
+from purge import email_address
+from purge.batches import upload
+from purge.batches.model import Batch, NotPossible, Reason, State
+from purge.extensions import db, now
+from purge.intake import customer_csv
+
+PREVIEW_ROWS = 100
+SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class PreviewRow:
+    """A row as the spreadsheet numbers it; `problem` says in words what is wrong, with `problem_column` where it is one cell."""
+
+    number: int
+    cells: list[str]
+    problem: str | None = None
+    problem_column: int | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first rows under a mapping; `affected` are the rows that read differently in windows-1252."""
+
+    header: tuple[str, ...]
+    samples: list[list[str]]
+    column: int | None
+    rows: list[PreviewRow]
+    affected: list[customer_csv.Row]
+
+    @property
+    def invalid(self) -> int:
+        return sum(row.problem is not None for row in self.rows)
+
+    @property
+    def valid(self) -> int:
+        return len(self.rows) - self.invalid if self.column is not None else 0
+
+
+def preview(batch: Batch, column: int | None) -> Preview:
+    """The first 100 rows, each with its verdict under this mapping; a column that is not there counts as none."""
+    with upload.open_upload(db.engine, batch.id) as file:
+        header = customer_csv.read_header(file, batch.encoding, batch.delimiter)
+    with upload.open_upload(db.engine, batch.id) as file:
+        rows = list(islice(customer_csv.read_rows(file, batch.encoding, batch.delimiter), PREVIEW_ROWS))
+    column = column if column is not None and 0 <= column < len(header) else None
+    return Preview(
+        header=header,
+        samples=[_samples(rows, index) for index in range(len(header))],
+        column=column,
+        rows=[_judged(row, column) for row in rows],
+        affected=[] if batch.encoding != customer_csv.NEEDS_AGREEMENT else _affected(batch),
+    )
+
+
+def map_fields(batch: Batch, column: int, encoding_agreed: bool) -> None:
+    """Settle the mapping and hand the batch to the check; raises NotPossible."""
+    if not 0 <= column < customer_csv.MAX_COLUMNS or preview(batch, column).column is None:
+        raise NotPossible("Choose the column that holds the customers' e-mail addresses.")
+    if not (batch.encoding_agreed or encoding_agreed):
+        raise NotPossible("Say first whether the rows with accents read right.")
+    moved = db.session.execute(
+        update(Batch)
+        .where(Batch.id == batch.id, Batch.state == State.UPLOADED)
+        .values(state=State.CHECKING, email_column=column, encoding_agreed=True, moved_at=now())
+    )
+    if not moved.rowcount:
+        raise NotPossible("The fields of this batch have been mapped already.")
+
+
+def verdict(row: customer_csv.Row, column: int) -> tuple[str | None, str | None]:
+    """The normal form of the address in a row, or the reason why there is none."""
+    if row.ragged:
+        return None, Reason.RAGGED
+    return email_address.read(row.cells[column])
+
+
+def _judged(row: customer_csv.Row, column: int | None) -> PreviewRow:
+    if row.ragged:
+        return PreviewRow(row.number, row.cells, row.ragged)
+    key, problem = (None, None) if column is None else email_address.read(row.cells[column])
+    return PreviewRow(row.number, row.cells, problem and problem.words, column if problem else None)
+
+
+def _samples(rows: list[customer_csv.Row], index: int) -> list[str]:
+    cells = (row.cells[index].strip() for row in rows if not row.ragged)
+    return list(dict.fromkeys(cell for cell in cells if cell))[:SAMPLES]
+
+
+def _affected(batch: Batch) -> list[customer_csv.Row]:
+    with upload.open_upload(db.engine, batch.id) as file:
+        return customer_csv.affected_rows(file, batch.delimiter)

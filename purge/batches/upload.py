@@ -1,0 +1,80 @@
+"""An uploaded file, kept with its batch only until the check has read it, and sealed for as long as it is kept."""
+
+import hashlib
+import hmac
+import io
+import os
+from typing import BinaryIO
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from flask import current_app
+from sqlalchemy import Connection, Engine, delete, insert, select
+
+from purge.batches.model import UploadPart
+from purge.extensions import reading
+
+PART_BYTES = 1 << 20
+NONCE_BYTES = 12
+
+
+def store(connection: Connection, batch_id: int, stream: BinaryIO) -> None:
+    """Seal the stream, piece by piece, into the database."""
+    cipher = _cipher()
+    for number, part in enumerate(iter(lambda: stream.read(PART_BYTES), b"")):
+        nonce = os.urandom(NONCE_BYTES)
+        sealed = nonce + cipher.encrypt(nonce, part, _place(batch_id, number))
+        connection.execute(insert(UploadPart).values(batch_id=batch_id, number=number, sealed=sealed))
+
+
+def open_upload(engine: Engine, batch_id: int) -> BinaryIO:
+    """The bytes as they came, read piece by piece."""
+    return io.BufferedReader(_Upload(engine, batch_id), PART_BYTES)
+
+
+def destroy(connection: Connection, batch_id: int) -> None:
+    """The file is gone for good."""
+    connection.execute(delete(UploadPart).where(UploadPart.batch_id == batch_id))
+
+
+def content_digest(stream: BinaryIO) -> bytes:
+    """Knows the same file again. Keyed: the plain hash of a file with one address in it is as good as the address."""
+    digest = hmac.new(current_app.config["LEDGER_KEY"], digestmod="sha256")
+    for block in iter(lambda: stream.read(PART_BYTES), b""):
+        digest.update(block)
+    return digest.digest()
+
+
+class _Upload(io.RawIOBase):
+    def __init__(self, engine: Engine, batch_id: int):
+        self.engine, self.batch_id, self.cipher, self.number, self.rest = engine, batch_id, _cipher(), 0, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        if not self.rest:
+            self.rest = memoryview(self._next_part())
+        size = min(len(buffer), len(self.rest))
+        buffer[:size], self.rest = self.rest[:size], self.rest[size:]
+        return size
+
+    def _next_part(self) -> bytes:
+        wanted = select(UploadPart.sealed).where(
+            UploadPart.batch_id == self.batch_id, UploadPart.number == self.number
+        )
+        with reading(), self.engine.connect() as connection:
+            sealed = connection.scalar(wanted)
+        if sealed is None:
+            return b""
+        part = self.cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _place(self.batch_id, self.number))
+        self.number += 1
+        return part
+
+
+def _cipher() -> AESGCM:
+    return AESGCM(hashlib.sha256(b"upload:" + current_app.config["SECRET_KEY"].encode()).digest())
+
+
+def _place(batch_id: int, number: int) -> bytes:
+    """Sealed together with the bytes, so that a part is read only where it was stored."""
+    return f"{batch_id}:{number}".encode()

@@ -1,0 +1,28 @@
+"""`flask worker` and `flask schedule`: what runs beside the web server."""
+
+import click
+from flask.cli import with_appcontext
+
+from jobs import queue
+from jobs import schedule as scheduler
+
+
+@click.command()
+@with_appcontext
+def worker() -> None:
+    """Check and carry out batches, until told to stop.
+
+    Run as many as you like, on as many machines; each needs DATABASE_URL, REDIS_URL and the secrets the web server has.
+    Ctrl-C or SIGTERM finishes the chunk in hand and leaves the rest to others.
+    """
+    queue.work()
+
+
+@click.command()
+@with_appcontext
+def schedule() -> None:
+    """Bring back work whose worker died, and throw forgotten uploads away.
+
+    One is enough; more do no harm.
+    """
+    scheduler.run()

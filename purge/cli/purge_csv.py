@@ -1,0 +1,143 @@
+"""`flask purge FILE.csv`: the river from the command line."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from jobs.bell import ring, workers
+from purge import batches
+from purge.batches import Batch, Door, NotPossible, Outcome, State
+from purge.extensions import db, reading
+from purge.intake import customer_csv
+
+POLL_SECONDS = 0.25
+DONE, SOME_FAILED, REFUSED = 0, 1, 2
+
+
+@click.command("purge")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--column", metavar="NAME", help="The column that holds the e-mail addresses, where its header is not plain.")
+@click.option("--windows-1252", "agreed", is_flag=True, help="The file is not UTF-8, and its accents read right as windows-1252.")
+@click.option("--dry-run", is_flag=True, help="Stop at the review: say what would be deleted, and delete nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask; delete.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object: batch, state, rows, outcomes, seconds.")
+@click.option("--inline", is_flag=True, help="Do the work here, without workers.")
+def purge(file: Path, column: str | None, agreed: bool, dry_run: bool, yes: bool, as_json: bool, inline: bool) -> None:
+    """Permanently delete the customers whose e-mail addresses are in FILE.
+
+    Exit status: 0 when all went well, 1 when some rows failed in the deletion itself, 2 when the file was
+    refused or the deletion not confirmed.
+    """
+    began = time.monotonic()
+    try:
+        if not inline and not workers():
+            raise NotPossible("No worker is running. Start one with `flask worker`, or add --inline.")
+        batch_id = _open(file, column, agreed)
+        _follow(batch_id, State.CHECKING, "Checking", batches.check if inline else None)
+        batch = _fetch(batch_id)
+        if batch.state is State.READY and not dry_run:
+            _confirm(batch, yes)
+            _follow(batch_id, State.RUNNING, "Deleting", batches.run if inline else None)
+    except (customer_csv.Refused, NotPossible) as refused:
+        click.echo(f"Refused: {refused}", err=True)
+        sys.exit(REFUSED)
+    batch = _fetch(batch_id)
+    _tell(batch, as_json, time.monotonic() - began)
+    failed = batches.progress(batch).outcomes.get(Outcome.FAILED, 0)
+    sys.exit(REFUSED if batch.state is State.REFUSED else SOME_FAILED if failed else DONE)
+
+
+def _open(file: Path, column: str | None, agreed: bool) -> int:
+    """The batch, handed to the check; refused, nothing of it is stored."""
+    try:
+        with file.open("rb") as stream:
+            batch = batches.open_csv(stream, file.name, Door.CLI)
+        index = _column(batch, column)
+        if not (batch.encoding_agreed or agreed):
+            raise NotPossible("The file is not UTF-8. Save it as UTF-8, or say --windows-1252 if you know that it is that.")
+        batches.map_fields(batch, index, agreed)
+    except Exception:
+        db.session.rollback()
+        raise
+    batch_id = batch.id
+    db.session.commit()
+    return batch_id
+
+
+def _column(batch: Batch, name: str | None) -> int:
+    header = batches.preview(batch, None).header
+    if name is None and batch.email_column is not None:
+        return batch.email_column
+    plain = [title.strip().casefold() for title in header]
+    if name is not None and name.strip().casefold() in plain:
+        return plain.index(name.strip().casefold())
+    raise NotPossible("Say which column holds the e-mail addresses: " + ", ".join(f'--column "{title}"' for title in header))
+
+
+def _confirm(batch: Batch, yes: bool) -> None:
+    """Say what goes and ask; a no throws the batch away."""
+    _review(batch)
+    typed = str(batch.planned)
+    if not yes:
+        words = f"Type {batch.planned} to permanently delete {batch.planned:,} customers"
+        typed = click.prompt(words, default="", show_default=False, err=True)
+    if typed.strip() != str(batch.planned):
+        batches.discard(batch)
+        db.session.commit()
+        raise NotPossible("Not confirmed; nothing was deleted.")
+    batches.confirm(batch, batch.plan_digest, typed)
+    db.session.commit()
+
+
+def _review(batch: Batch) -> None:
+    click.echo(f"Batch {batch.id}: {batch.planned:,} of {batch.customers:,} customers will be permanently deleted.", err=True)
+    for outcome, reason, rows in batches.failures(batch):
+        click.echo(f"  {rows:>11,} rows {outcome.words}" + (f": {reason}" if reason else ""), err=True)
+    for fall in batches.what_falls(batch):
+        click.echo(f"  {fall.rows:>11,} {fall.words}", err=True)
+
+
+def _follow(batch_id: int, state: State, doing: str, work) -> None:
+    """Until the batch has left this state, with a progress bar; `work` is what does it here, without workers."""
+    batch = _fetch(batch_id)
+    if work is None:
+        ring(batch)
+    with click.progressbar(length=batch.rows, label=f"{doing:9}", file=sys.stderr) as bar:
+
+        def show() -> bool:
+            bar.update(batches.progress(_fetch(batch_id)).done - bar.pos)
+            return True
+
+        while _fetch(batch_id).state in (state, State.PAUSED, State.CANCELLING):
+            if work is not None:
+                work(batch_id, keep_going=show)
+            show()
+            time.sleep(POLL_SECONDS if work is None else 0)
+        show()
+
+
+def _tell(batch: Batch, as_json: bool, seconds: float) -> None:
+    outcomes = {outcome.value: 0 for outcome in Outcome} | batches.progress(batch).outcomes
+    if as_json:
+        told = {"batch": batch.id, "state": batch.state, "rows": batch.rows, "outcomes": outcomes, "seconds": round(seconds, 3)}
+        return click.echo(json.dumps(told))
+    if batch.refusal:
+        return click.echo(f"Batch {batch.id} was refused. {batch.refusal}")
+    if batch.state is State.READY:
+        return _review(batch)
+    click.echo(f"Batch {batch.id} is {batch.state}: {batch.rows:,} rows in {seconds:.1f} s.")
+    for outcome, rows in outcomes.items():
+        if rows:
+            click.echo(f"  {rows:>11,} {Outcome(outcome).words}")
+
+
+def _fetch(batch_id: int) -> Batch:
+    """The batch as it is now, read in a transaction that has already ended."""
+    with reading():
+        batch = db.session.get(Batch, batch_id, populate_existing=True)
+        db.session.expunge(batch)
+        db.session.rollback()
+    return batch

@@ -1,0 +1,86 @@
+"""`flask init-db`, `flask users` and `flask demo-data`: what an installation needs before anybody signs in."""
+
+import fcntl
+import logging
+import secrets
+from pathlib import Path
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+from flask_migrate import upgrade
+
+from purge import demo_data as demo
+from purge import email_address
+from purge.extensions import db
+from purge.models import Role, User
+
+
+@click.command("init-db")
+@with_appcontext
+def init_db() -> None:
+    """Make the database's tables, or bring them up to date. Safe to repeat."""
+    upgrade_schema()
+    click.echo("The database is up to date.")
+
+
+@click.group()
+def users() -> None:
+    """The people who sign in here."""
+
+
+@users.command("add")
+@click.argument("email")
+@click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.OPERATOR.value, show_default=True,
+              help="A viewer looks; an operator purges; an admin does both and looks after the rest.")
+@click.option("--password-prompt", is_flag=True, help="Ask for a password instead of making one.")
+@with_appcontext
+def add(email: str, role: str, password_prompt: bool) -> None:
+    """Let the colleague with this e-mail address sign in; prints a password, once."""
+    key, problem = email_address.read(email)
+    if problem:
+        raise click.ClickException(f"This is not an e-mail address: {problem.words}.")
+    if db.session.scalar(db.select(User.id).where(User.email == key)):
+        raise click.ClickException(f"{key} has an account already.")
+    password = None
+    if password_prompt:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    password = add_user(key, Role(role), password)
+    click.echo(f"{key} may sign in as {role}." + ("" if password_prompt else f" Password (shown once): {password}"))
+
+
+@click.command("demo-data")
+@click.option("--customers", type=click.IntRange(0), default=demo.DEMO_CUSTOMERS, show_default=True, help="How many to add.")
+@click.option("--seed", default=1, show_default=True, help="The same seed makes the same people.")
+@click.option("--purge-csv", type=click.Path(dir_okay=False, path_type=Path), help="Write a CSV that asks some of them away.")
+@click.option("--rows", type=click.IntRange(1), default=1_000, show_default=True, help="Rows of that CSV.")
+@with_appcontext
+def demo_data(customers: int, seed: int, purge_csv: Path | None, rows: int) -> None:
+    """Add invented customers of a referral programme, and write a purge CSV that fits them.
+
+    About one row in a hundred of the CSV is invalid, two are unknown, one is repeated.
+    """
+    if customers:
+        with click.progressbar(length=customers, label="Customers") as bar:
+            demo.make_demo_data(db.engine, customers, seed, lambda done, total: bar.update(done - bar.pos))
+    if purge_csv:
+        demo.write_purge_csv(db.engine, purge_csv, rows, seed)
+        click.echo(f"Wrote {purge_csv}.")
+
+
+def upgrade_schema() -> None:
+    """Alembic's upgrade; of two at once, the second waits and finds nothing to do."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with open(Path(current_app.config["INSTANCE_PATH"]) / ".schema.lock", "w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        upgrade(directory=current_app.extensions["migrate"].directory)
+
+
+def add_user(email: str, role: Role, password: str | None = None) -> str:
+    """A new user, committed; the password, made here where none is given."""
+    password = password or secrets.token_urlsafe(12)
+    user = User(email=email, role=role)
+    user.set_password(password)
+    db.session.add(user)
+    db.session.commit()
+    return password

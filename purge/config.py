@@ -1,0 +1,119 @@
+"""Every setting, from the environment, each with its reason. A bad one is refused in a sentence; nothing is guessed."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SECRET_CHARACTERS = 64
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class ConfigError(click.ClickException):
+    """A setting cannot be used; its message is one sentence, and a command that meets it says that and exits with 2."""
+
+    exit_code = 2
+
+
+def load_config(environ: Mapping[str, str] = os.environ) -> dict:
+    """The app's settings; makes the instance folder and its secrets when they are not there."""
+    instance = _instance_folder(environ)
+    host = environ.get("HOST", LOOPBACK[0])
+    public = urlsplit(environ.get("PUBLIC_URL", ""))
+    if environ.get("PUBLIC_URL") and not (public.scheme in ("http", "https") and public.hostname):
+        raise ConfigError("PUBLIC_URL must be a whole address, like https://purge.company.com.")
+    max_bytes = _number(environ, "MAX_CSV_BYTES", 100_000_000)
+    return {
+        # Every file the app writes is under this folder.
+        "INSTANCE_PATH": str(instance),
+        # SQLite is embedded; PostgreSQL is for several machines.
+        "SQLALCHEMY_DATABASE_URI": environ.get("DATABASE_URL") or f"sqlite:///{instance / 'purge.db'}",
+        # Bound values are people; they must not reach a log with an error's text.
+        "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True},
+        "REDIS_URL": environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
+        # Signs the session cookie and seals uploads.
+        "SECRET_KEY": _secret(environ, "SECRET_KEY", instance),
+        # Keys the fingerprints of addresses: lose it, and nobody can be known again.
+        "LEDGER_KEY": _secret(environ, "LEDGER_KEY", instance).encode(),
+        # Loopback, because the app speaks plain HTTP: TLS is the reverse proxy's.
+        "HOST": host,
+        "PORT": _number(environ, "PORT", 5000, most=65_535),
+        "WORKERS": _number(environ, "WORKERS", 2, most=64),
+        "DEMO": environ.get("DEMO", "1") != "0",
+        "MAX_CSV_BYTES": max_bytes,
+        "MAX_CSV_ROWS": _number(environ, "MAX_CSV_ROWS", 1_000_000),
+        # Customers a transaction deletes: enough to be quick, few enough to let others write in between.
+        "CHUNK_SIZE": _number(environ, "CHUNK_SIZE", 5_000),
+        # A form may be as large as the file it brings, and no larger; everything else in it is small.
+        "MAX_CONTENT_LENGTH": max_bytes + 1_000_000,
+        "MAX_FORM_MEMORY_SIZE": 100_000,
+        # Flask's own are too lenient: no SameSite, a month, any Host header.
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "SESSION_COOKIE_SECURE": public.scheme == "https",
+        "SESSION_COOKIE_NAME": "purge_session",
+        "PERMANENT_SESSION_LIFETIME": timedelta(hours=12),
+        "TRUSTED_HOSTS": [*{*LOOPBACK, host, *([public.hostname] if public.hostname else []), *_words(environ, "ALLOWED_HOSTS")}],
+        "WTF_CSRF_TIME_LIMIT": None,  # as long as the session, or a form left open overnight is lost
+        "RATELIMIT_STORAGE_URI": environ.get("REDIS_URL", "memory://"),
+        "BOOTSTRAP_SERVE_LOCAL": True,
+    }
+
+
+def _instance_folder(environ: Mapping[str, str]) -> Path:
+    folder = Path(environ.get("INSTANCE_PATH") or CHECKOUT / "instance").resolve()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "tmp").mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder / "tmp"):
+            return folder
+    except OSError as error:
+        raise ConfigError(f"The folder {folder} cannot be used ({error.strerror}). Set INSTANCE_PATH to another.") from None
+
+
+def _secret(environ: Mapping[str, str], name: str, instance: Path) -> str:
+    """From the environment, or from a file of our own, made at the first start."""
+    file = instance / name.lower()
+    if not environ.get(name):
+        _make_secret(file)
+    try:
+        secret = environ.get(name) or file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"The secret in {file} cannot be read. Restore it from a backup, or remove it if nothing depends on it.") from None
+    if len(secret) < SECRET_CHARACTERS // 2:
+        where = name if environ.get(name) else file
+        raise ConfigError(f"The secret in {where} is too short. Restore it from a backup, or remove it if nothing depends on it.")
+    return secret
+
+
+def _make_secret(file: Path) -> None:
+    """Whole or not at all, and only one of two who make it at once."""
+    if file.exists():
+        return
+    if (file.parent / "purge.db").exists():
+        raise ConfigError(f"There is a database in {file.parent}, but its secret {file.name} is missing. Restore it from a backup.")
+    with tempfile.NamedTemporaryFile("w", dir=file.parent / "tmp") as draft:  # mode 0600
+        draft.write(secrets.token_hex(SECRET_CHARACTERS // 2))
+        draft.flush()
+        os.fsync(draft.fileno())
+        try:
+            os.link(draft.name, file)
+        except FileExistsError:
+            return
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, most: int = 10**12) -> int:
+    text = environ.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= most:
+        raise ConfigError(f"{name} must be a whole number from 1 to {most:,}, not “{text}”.")
+    return int(text)
+
+
+def _words(environ: Mapping[str, str], name: str) -> list[str]:
+    return [word for word in environ.get(name, "").replace(",", " ").split() if word]

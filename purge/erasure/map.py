@@ -1,0 +1,77 @@
+"""The erasure map: what becomes of every column when a customer is purged, said beside the column itself."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, MetaData, Table
+
+CUSTOMER = "customer"
+
+
+class Action(StrEnum):
+    DELETE = "delete"
+    ANONYMISE = "anonymise"
+    KEEP = "keep"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of a table or a column, and why; `to` is what an anonymised column is set to, an SQL expression or None."""
+
+    action: Action
+    why: str
+    to: ColumnElement | None = None
+    told: str | None = None  # after a number: how it is announced before a purge
+
+
+def delete(why: str, told: str | None = None) -> dict[str, Any]:
+    """The row goes (a table's rule)."""
+    return {"erasure": Rule(Action.DELETE, why, told=told)}
+
+
+def anonymise(why: str, *, to: ColumnElement | None = None, told: str | None = None) -> dict[str, Any]:
+    """The row stays; the column is emptied, or set to `to`."""
+    return {"erasure": Rule(Action.ANONYMISE, why, to, told)}
+
+
+def keep(why: str) -> dict[str, Any]:
+    """Nobody can be found by it."""
+    return {"erasure": Rule(Action.KEEP, why)}
+
+
+@dataclass(frozen=True)
+class TableErasure:
+    """One table's part in a purge: `links` are its foreign keys to the customer."""
+
+    table: Table
+    rule: Rule
+    links: tuple[Column, ...]
+
+    @property
+    def anonymised(self) -> dict[Column, Any]:
+        """Every column that is emptied, but for the links, and what it becomes."""
+        return {
+            column: column.info["erasure"].to
+            for column in self.table.columns
+            if column.info["erasure"].action is Action.ANONYMISE and column not in self.links
+        }
+
+
+@dataclass(frozen=True)
+class ErasureMap:
+    """The tables that hold something of a customer, leaves first; the customer itself stands apart, for it goes last."""
+
+    customer: Table
+    tables: tuple[TableErasure, ...]
+
+
+def read_map(metadata: MetaData) -> ErasureMap:
+    """The map as the columns' own rules say it."""
+    customer = metadata.tables[CUSTOMER]
+    tables = []
+    for table in reversed(metadata.sorted_tables):
+        links = tuple(column for column in table.columns if column.references(customer.c.id))
+        if links and table is not customer:
+            tables.append(TableErasure(table, table.info["erasure"], links))
+    return ErasureMap(customer, tuple(tables))

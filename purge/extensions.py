@@ -1,0 +1,107 @@
+"""The Flask extensions, unbound, and how a connection to SQLite is opened."""
+
+import fcntl
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from flask_login import LoginManager
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+from flask_wtf import CSRFProtect
+from sqlalchemy import DateTime, Engine, Enum, MetaData, TypeDecorator, event
+from sqlalchemy.orm import DeclarativeBase, registry
+
+# A transaction writes unless it says otherwise. On SQLite one that begins by reading and then writes
+# fails at once with "database is locked" when another has written in between; no timeout helps it.
+only_reads: ContextVar[bool] = ContextVar("only_reads", default=False)
+
+
+@contextmanager
+def reading():
+    """Transactions begun inside only read, and so wait for no writer."""
+    token = only_reads.set(True)
+    try:
+        yield
+    finally:
+        only_reads.reset(token)
+
+
+class UtcDateTime(TypeDecorator):
+    """A moment in UTC, aware on both sides; SQLite keeps it without its zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return value if value is None or dialect.name != "sqlite" else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value, dialect):
+        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """Every table; its constraints have names, so that a migration can speak of them."""
+
+    registry = registry(
+        metadata=MetaData(
+            naming_convention={
+                "ix": "ix_%(column_0_N_label)s",
+                "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+                "ck": "ck_%(table_name)s_%(constraint_name)s",
+                "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+                "pk": "pk_%(table_name)s",
+            }
+        ),
+        type_annotation_map={
+            datetime: UtcDateTime,
+            StrEnum: Enum(StrEnum, native_enum=False, length=20, values_callable=lambda enum: [one.value for one in enum]),
+        },
+    )
+
+
+db = SQLAlchemy(model_class=Base)
+migrate = Migrate()
+login_manager = LoginManager()
+csrf = CSRFProtect()
+limiter = Limiter(get_remote_address, in_memory_fallback_enabled=True)
+
+
+def now() -> datetime:
+    """This moment, in UTC."""
+    return datetime.now(UTC)
+
+
+def prepare_sqlite(engine: Engine) -> None:
+    """Make every connection of a SQLite engine keep its promises: foreign keys, erased pages, fair writers."""
+    queue = Path(engine.url.database).with_suffix(".writers")
+
+    @event.listens_for(engine, "connect")
+    def connect(connection, _record):
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "foreign_keys=ON",
+            "secure_delete=ON",
+            "busy_timeout=30000",
+            "cache_size=-65536",
+            "temp_store=MEMORY",
+            "wal_autocheckpoint=16000",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection):
+        if only_reads.get():
+            connection.exec_driver_sql("BEGIN")
+            return
+        # SQLite's waiters poll, so one that has just finished writing gets in again before anybody who waits.
+        # The file makes them a queue: only its holder may poll, and it is let go when the writing begins.
+        with open(queue, "w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            connection.exec_driver_sql("BEGIN IMMEDIATE")

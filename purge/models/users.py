@@ -1,0 +1,59 @@
+"""Who signs in here, and what each may do."""
+
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+
+from argon2 import PasswordHasher
+from argon2.exceptions import VerificationError
+from flask_login import UserMixin
+from sqlalchemy import String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from purge.erasure.map import keep
+from purge.extensions import db, now
+
+ACCOUNT = keep("a colleague's account, not a customer")
+_hasher = PasswordHasher()
+
+
+class Role(StrEnum):
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+class User(UserMixin, db.Model):
+    """A colleague who signs in. A viewer looks; an operator and an admin may purge."""
+
+    __tablename__ = "user"
+    __table_args__ = {"info": ACCOUNT}
+
+    id: Mapped[int] = mapped_column(primary_key=True, info=ACCOUNT)
+    email: Mapped[str] = mapped_column(String(320), unique=True, info=ACCOUNT)
+    password_hash: Mapped[str] = mapped_column(String(200), info=ACCOUNT)
+    role: Mapped[Role] = mapped_column(info=ACCOUNT)
+    created_at: Mapped[datetime] = mapped_column(default=now, info=ACCOUNT)
+
+    @property
+    def may_purge(self) -> bool:
+        return self.role in (Role.OPERATOR, Role.ADMIN)
+
+    def set_password(self, password: str) -> None:
+        self.password_hash = _hasher.hash(password)
+
+
+@cache
+def _nobodys_hash() -> str:
+    """Compared against when nobody has the name, so that the time to say no does not tell who has an account."""
+    return _hasher.hash("nobody has this password")
+
+
+def sign_in(email: str, password: str) -> User | None:
+    """The user with this address and password, or nobody."""
+    user = db.session.scalar(db.select(User).where(User.email == email.strip().lower()))
+    try:
+        _hasher.verify(user.password_hash if user else _nobodys_hash(), password)
+    except VerificationError:
+        return None
+    return user

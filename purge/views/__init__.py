@@ -1,0 +1,76 @@
+"""The pages. Closed by default: what a visitor may see without signing in is listed here."""
+
+from flask import Flask, Response, abort, redirect, request, url_for
+from flask_login import current_user
+
+from purge.extensions import db, limiter, login_manager, only_reads, reading
+from purge.models import User
+from purge.views import batches, customers, errors, formats, mapping, sign_in, uploads
+
+OPEN = {"static", "bootstrap.static", "sign_in.login", "sign_in.logout"}
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+HTMX_CDN = "https://cdn.jsdelivr.net"
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        f"script-src 'self' {HTMX_CDN}",
+        "img-src 'self' data:",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+        "form-action 'self'",
+    )
+)
+
+
+def register(app: Flask) -> None:
+    """Put every page on the app."""
+    for module in (sign_in, customers, uploads, mapping, batches):
+        app.register_blueprint(module.blueprint)
+    errors.register(app)
+    formats.register(app)
+    app.before_request(_begin)
+    app.before_request(_closed_by_default)
+    app.before_request(_viewers_change_nothing)
+    app.after_request(_headers)
+    app.add_url_rule("/", "home", lambda: redirect(url_for("batches.every")))
+    limiter.limit("10/minute", methods=["POST"])(app.view_functions["sign_in.login"])
+
+
+@login_manager.user_loader
+def load_user(user_id: str) -> User | None:
+    """Who is signed in, read in a short transaction of its own: a change must not wait for the page's to end."""
+    with reading():
+        user = db.session.get(User, int(user_id))
+        if user:
+            db.session.expunge(user)
+        db.session.rollback()
+    return user
+
+
+def _begin() -> None:
+    only_reads.set(request.method in SAFE_METHODS)
+
+
+def _closed_by_default() -> Response | None:
+    if request.endpoint in OPEN or current_user.is_authenticated:
+        return None
+    if request.endpoint is None:
+        abort(404)
+    if request.headers.get("HX-Request"):
+        return Response(status=401, headers={"HX-Redirect": url_for("sign_in.login")})
+    return redirect(url_for("sign_in.login", next=request.full_path if request.method == "GET" else None))
+
+
+def _viewers_change_nothing() -> None:
+    if request.method not in SAFE_METHODS and request.endpoint not in OPEN and not current_user.may_purge:
+        abort(403)
+
+
+def _headers(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    if request.endpoint not in ("static", "bootstrap.static"):
+        response.headers["Cache-Control"] = "no-store"  # the back button must not show people who are gone
+    return response

@@ -1,0 +1,158 @@
+"""Batches: the list, and each from its check to its summary."""
+
+import csv
+import io
+
+from flask import Blueprint, Response, redirect, render_template, request, stream_with_context, url_for
+from flask_login import current_user
+from sqlalchemy.orm import joinedload
+
+from jobs.bell import RINGS, ring
+from purge import batches
+from purge.batches import TYPED_ABOVE, Batch, NotPossible, State
+from purge.extensions import db
+from purge.views.stages import STAGES, fetch, moved_on, stage_url
+
+blueprint = Blueprint("batches", __name__, url_prefix="/batches")
+
+PAGE = 50
+GOING_ON = (State.RUNNING, State.PAUSED, State.CANCELLING)
+ENDED = (State.FINISHED, State.REFUSED, State.DISCARDED)
+STOPS_POLLING = 286  # htmx's own status
+
+
+@blueprint.get("")
+def every():
+    """The newest first; `before` is the number where the page before ended."""
+    before = request.args.get("before", type=int)
+    page = db.select(Batch).options(joinedload(Batch.created_by)).order_by(Batch.id.desc()).limit(PAGE + 1)
+    found = db.session.scalars(page.where(Batch.id < before) if before else page).all()
+    older = found[PAGE - 1].id if len(found) > PAGE else None
+    shown = [(batch, batches.progress(batch), stage_url(batch)) for batch in found[:PAGE]]
+    return render_template("batches/every.html", shown=shown, older=older, before=before)
+
+
+@blueprint.get("/<int:batch_id>")
+def show(batch_id: int):
+    return redirect(stage_url(fetch(batch_id)), 303)
+
+
+@blueprint.get("/<int:batch_id>/checking")
+def checking(batch_id: int):
+    batch = fetch(batch_id)
+    return moved_on(batch, State.CHECKING) or _stage("checking", batch)
+
+
+@blueprint.get("/<int:batch_id>/review")
+def review(batch_id: int):
+    batch = fetch(batch_id)
+    return moved_on(batch, State.READY) or _review(batch)
+
+
+@blueprint.get("/<int:batch_id>/progress")
+def progress(batch_id: int):
+    batch = fetch(batch_id)
+    return moved_on(batch, *GOING_ON) or _stage("progress", batch)
+
+
+@blueprint.get("/<int:batch_id>/live")
+def live(batch_id: int):
+    """What the check's and the run's pages poll; `stage` is the page that asks."""
+    batch = fetch(batch_id)
+    if STAGES[batch.state] != f"batches.{request.args.get('stage')}":
+        return "", STOPS_POLLING, {"HX-Redirect": stage_url(batch)}
+    return render_template("batches/_live.html", batch=batch, progress=batches.progress(batch))
+
+
+@blueprint.get("/<int:batch_id>/summary")
+def summary(batch_id: int):
+    batch = fetch(batch_id)
+    if redirected := moved_on(batch, *ENDED):
+        return redirected
+    fell, failures = batches.what_fell(batch), batches.failures(batch)
+    return _stage("summary", batch, fell=fell, failures=failures)
+
+
+@blueprint.get("/<int:batch_id>/results.csv")
+def results(batch_id: int):
+    """An answer for every row of the file; nothing in it comes from the file, so a spreadsheet runs nothing."""
+    batch = fetch(batch_id)
+    headers = {"Content-Disposition": f"attachment; filename=batch-{batch.id}-results.csv"}
+    return Response(stream_with_context(_results(batch)), mimetype="text/csv", headers=headers)
+
+
+@blueprint.post("/<int:batch_id>/confirmation")
+def confirmation(batch_id: int):
+    batch = fetch(batch_id)
+    if batch.state in (*GOING_ON, State.FINISHED):  # the second click of two
+        return redirect(stage_url(batch), 303)
+    try:
+        batches.confirm(batch, request.form.get("plan", ""), request.form.get("typed", ""), current_user.id)
+    except NotPossible as refusal:
+        db.session.rollback()
+        if batch.state is State.READY:
+            return _review(batch, str(refusal)), 422
+        return redirect(stage_url(batch), 303)
+    db.session.commit()
+    ring(batch)
+    return redirect(url_for("batches.progress", batch_id=batch.id), 303)
+
+
+@blueprint.post("/<int:batch_id>/pause")
+def pause(batch_id: int):
+    return _control(batch_id, batches.pause)
+
+
+@blueprint.post("/<int:batch_id>/resume")
+def resume(batch_id: int):
+    return _control(batch_id, batches.resume)
+
+
+@blueprint.post("/<int:batch_id>/cancellation")
+def cancel(batch_id: int):
+    return _control(batch_id, batches.cancel)
+
+
+@blueprint.post("/<int:batch_id>/discard")
+def discard(batch_id: int):
+    return _control(batch_id, batches.discard)
+
+
+def _control(batch_id: int, act) -> Response:
+    """Do it if the batch still allows it; either way show where the batch is now."""
+    batch = fetch(batch_id)
+    try:
+        act(batch)
+        db.session.commit()
+    except NotPossible:
+        db.session.rollback()
+    if batch.state in RINGS:
+        ring(batch)
+    return redirect(stage_url(batch), 303)
+
+
+def _review(batch: Batch, refusal: str | None = None) -> str:
+    left_out, typed = batches.failures(batch), (batch.planned or 0) > TYPED_ABOVE
+    return _stage("review", batch, left_out=left_out, falls=batches.what_falls(batch), typed=typed, refusal=refusal)
+
+
+def _stage(stage: str, batch: Batch, **shown) -> str:
+    return render_template(f"batches/{stage}.html", batch=batch, stage=stage, progress=batches.progress(batch), **shown)
+
+
+def _results(batch: Batch):
+    line = io.StringIO()
+    writer = csv.writer(line)
+    writer.writerow(["Row", "Outcome", "Reason"])
+    for count, (number, outcome, reason) in enumerate(batches.results(batch)):
+        writer.writerow([number, outcome.words if outcome else "pending", reason])
+        if count % 1_000 == 0:
+            yield _taken(line)
+    yield _taken(line)
+
+
+def _taken(line: io.StringIO) -> str:
+    text = line.getvalue()
+    line.seek(0)
+    line.truncate()
+    return text

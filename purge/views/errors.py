@@ -1,0 +1,34 @@
+"""When something cannot be shown: one sentence, and what to do."""
+
+from flask import Flask, render_template
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException
+
+from purge.extensions import db
+
+SENTENCES = {
+    400: ("This request could not be read", "Go back, reload the page and try again."),
+    403: ("You may look, but not change", "Ask an admin for the role “operator” if this is your task."),
+    404: ("There is nothing here", "The address may be mistyped, or what was here is gone."),
+    405: ("That is not how this page works", "Go back and use the buttons on the page."),
+    413: ("The file is too large", "Send it in parts; the limits stand on the Upload Tags page."),
+    429: ("Too many tries", "Wait a minute, then try again."),
+    500: ("Something went wrong on our side", "Nothing was deleted by this click. Try again; if it stays, tell your administrator."),
+}
+
+
+def register(app: Flask) -> None:
+    """Show our own page for every error."""
+    app.register_error_handler(HTTPException, _show)
+    app.register_error_handler(CSRFError, _stale)
+
+
+def _show(error: HTTPException):
+    db.session.rollback()
+    title, advice = SENTENCES.get(error.code, (error.name, "Go back and try again."))
+    return render_template("error.html", code=error.code, title=title, advice=advice), error.code
+
+
+def _stale(_error: CSRFError):
+    advice = "The page was open for too long, or you signed in again meanwhile. Reload it and try again."
+    return render_template("error.html", code=400, title="This page is out of date", advice=advice), 400

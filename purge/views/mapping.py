@@ -1,0 +1,52 @@
+"""Map fields: which column holds the address, with the first rows validated there and then."""
+
+from flask import Blueprint, redirect, render_template, request, url_for
+
+from jobs.bell import ring
+from purge import batches
+from purge.batches import NotPossible, State
+from purge.extensions import db
+from purge.views.stages import fetch, moved_on
+
+blueprint = Blueprint("mapping", __name__, url_prefix="/batches/<int:batch_id>/mapping")
+
+
+@blueprint.get("")
+def show(batch_id: int):
+    batch = fetch(batch_id)
+    return moved_on(batch, State.UPLOADED) or _page(batch, request.args.get("column", batch.email_column, type=int))
+
+
+@blueprint.get("/rows")
+def rows(batch_id: int):
+    """The part of the page that hangs on the mapping."""
+    batch = fetch(batch_id)
+    column, agreed = request.args.get("column", type=int), "encoding_agreed" in request.args
+    if batch.state is not State.UPLOADED:
+        return "", 200, {"HX-Redirect": url_for("batches.show", batch_id=batch.id)}
+    return render_template("mapping/_rows.html", batch=batch, preview=batches.preview(batch, column), agreed=agreed)
+
+
+@blueprint.post("")
+def settle(batch_id: int):
+    batch = fetch(batch_id)
+    column, agreed = request.form.get("column", -1, type=int), "encoding_agreed" in request.form
+    if "show" in request.form:  # without JavaScript: the same page under another mapping
+        return _page(batch, column, agreed)
+    if batch.state is not State.UPLOADED:
+        return redirect(url_for("batches.show", batch_id=batch.id), 303)
+    try:
+        batches.map_fields(batch, column, agreed)
+    except NotPossible as refusal:
+        db.session.rollback()
+        return _page(batch, column, agreed, str(refusal)), 422
+    db.session.commit()
+    ring(batch)
+    return redirect(url_for("batches.checking", batch_id=batch.id), 303)
+
+
+def _page(batch, column: int | None, agreed: bool = False, refusal: str | None = None) -> str:
+    return render_template(
+        "mapping/show.html", batch=batch, preview=batches.preview(batch, column), agreed=agreed,
+        refusal=refusal, before=batches.seen_before(batch), stage="mapping",
+    )

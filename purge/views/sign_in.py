@@ -1,0 +1,40 @@
+"""Signing in and out."""
+
+from urllib.parse import urlsplit
+
+from flask import Blueprint, redirect, render_template, request, session, url_for
+from flask_login import current_user, login_user, logout_user
+
+from purge.models.users import sign_in
+
+blueprint = Blueprint("sign_in", __name__)
+
+
+@blueprint.route("/login", methods=["GET", "POST"])
+def login():
+    if current_user.is_authenticated:
+        return redirect(_next(), 303)
+    if request.method == "GET":
+        return render_template("sign_in/login.html", wrong=False, email="")
+    user = sign_in(request.form.get("email", ""), request.form.get("password", ""))
+    if user is None:
+        return render_template("sign_in/login.html", wrong=True, email=request.form.get("email", "")), 422
+    session.clear()
+    session.permanent = True
+    login_user(user)
+    return redirect(_next(), 303)
+
+
+@blueprint.post("/logout")
+def logout():
+    logout_user()
+    session.clear()
+    return redirect(url_for("sign_in.login"), 303)
+
+
+def _next() -> str:
+    """Where they were going, if that is a page of ours."""
+    wanted = request.args.get("next", "")
+    parts = urlsplit(wanted)
+    ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
+    return wanted if ours else url_for("home")

@@ -1,0 +1,40 @@
+// What plain forms cannot do: a drop zone, one click where two would be one too many, and a word when the server is away.
+(() => {
+  document.documentElement.classList.add("enhanced-page");
+
+  const form = document.querySelector("[data-upload]");
+  if (form) {
+    const input = form.querySelector("input[type=file]");
+    const zone = form.querySelector("[data-drop]");
+    const name = form.querySelector("[data-file-name]");
+    const refusal = form.querySelector("#refusal");
+    const button = form.querySelector("[data-once]");
+    const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
+    const show = () => {
+      const file = input.files[0];
+      name.textContent = file ? `${file.name} (${megabytes(file.size)})` : "Choose a CSV";
+      const most = Number(form.dataset.maxBytes);
+      const tooLarge = file && file.size > most;
+      refusal.hidden = !tooLarge;
+      refusal.textContent = tooLarge ? `This file is ${megabytes(file.size)}; ${megabytes(most)} is the most. Send it in parts.` : "";
+      button.disabled = Boolean(tooLarge);
+    };
+    input.addEventListener("change", show);
+    for (const type of ["dragenter", "dragover"]) zone.addEventListener(type, (event) => { event.preventDefault(); zone.classList.add("over"); });
+    for (const type of ["dragleave", "drop"]) zone.addEventListener(type, () => zone.classList.remove("over"));
+    zone.addEventListener("drop", (event) => { event.preventDefault(); input.files = event.dataTransfer.files; show(); });
+  }
+
+  addEventListener("submit", (event) => {
+    // A button that is disabled at once would not be sent; the second click comes later than this.
+    const button = event.submitter;
+    if (button && button.hasAttribute("data-once")) setTimeout(() => { button.disabled = true; }, 0);
+  });
+  addEventListener("pageshow", (event) => {
+    if (event.persisted) location.reload(); // the back button must show what is so now
+  });
+
+  const trouble = document.getElementById("trouble");
+  for (const type of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) document.addEventListener(type, () => { trouble.hidden = false; });
+  document.addEventListener("htmx:afterSwap", () => { trouble.hidden = true; });
+})();

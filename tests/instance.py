@@ -1,0 +1,92 @@
+"""A real installation: `python app.py` and the `flask` commands in processes of their own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+START_SECONDS = 60
+
+
+class Instance:
+    """One folder, one port, one supervisor; `output` is what it printed."""
+
+    def __init__(self, folder: Path, **settings: str):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder, self.url = folder, f"http://127.0.0.1:{self.port}"
+        self.environ = {**os.environ, "INSTANCE_PATH": str(folder), "PORT": str(self.port), "DEMO": "0", **settings}
+        self.process, self.log = None, folder.with_suffix(".output")
+
+    def start(self, wait: bool = True) -> "Instance":
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "app.py"], cwd=CHECKOUT, env=self.environ, stdout=log, stderr=log, start_new_session=True
+            )
+        until = time.monotonic() + START_SECONDS
+        while wait and not self.answers():
+            assert self.process.poll() is None and time.monotonic() < until, self.output
+            time.sleep(0.1)
+        return self
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def password(self) -> str:
+        return re.search(r"password\s+(\S+)", self.output)[1]
+
+    def answers(self) -> bool:
+        with suppress(OSError):
+            urllib.request.urlopen(f"{self.url}/login", timeout=5).close()
+            return True
+        return False
+
+    def flask(self, *arguments: str, **options) -> subprocess.CompletedProcess:
+        """A `flask` command against this installation's folder."""
+        command = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py"), *arguments]
+        return subprocess.run(command, cwd=CHECKOUT, env=self.environ, capture_output=True, text=True, **options)
+
+    def children(self) -> dict[int, str]:
+        """Every process below the supervisor: id and command line."""
+        parents = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with suppress(OSError):
+                    status = (entry / "stat").read_text().rpartition(")")[2].split()
+                    parents[int(entry.name)] = (int(status[1]), (entry / "cmdline").read_text().replace("\0", " "))
+        below, found = {self.process.pid}, {}
+        while new := {pid for pid, (parent, _) in parents.items() if parent in below} - below:
+            below |= new
+            found |= {pid: parents[pid][1] for pid in new}
+        return found
+
+    def kill(self, *words: str) -> int:
+        """kill -9 every process below whose command line has these words; how many there were."""
+        hit = [pid for pid, command in self.children().items() if all(word in command for word in words)]
+        for pid in hit:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return len(hit)
+
+    def stop(self, number: int = signal.SIGINT) -> int | None:
+        """As Ctrl-C does; the exit status."""
+        if self.process is None:
+            return None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(40)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()

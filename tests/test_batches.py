@@ -1,0 +1,387 @@
+"""The river without its banks: open, map, check, confirm, run, account for, on a real database."""
+
+import io
+import random
+from importlib import import_module
+
+import pytest
+from sqlalchemy import delete, event, func, insert, select, text, update
+
+from purge import batches
+from purge.batches import Batch, Door, NotPossible, Outcome, State
+from purge.batches.model import Chunk, PurgeRequest, UploadPart
+from purge.erasure.map import read_map
+from purge.extensions import db, now
+from purge.models import Customer
+from tests.people import add_customer, everything, hang_everything_on
+
+
+def opened(*lines: str, name: str = "people.csv") -> Batch:
+    batch = batches.open_csv(io.BytesIO("\n".join(["Customer Email", *lines, ""]).encode()), name, Door.CSV)
+    db.session.commit()
+    return batch
+
+
+def checked(*lines: str) -> Batch:
+    batch = opened(*lines)
+    batches.map_fields(batch, 0, False)
+    db.session.commit()
+    work(batches.check, batch)
+    db.session.expire_all()
+    return batch
+
+
+def work(act, batch: Batch, **options) -> None:
+    """As a worker would: after our own transaction has ended."""
+    batch_id = batch.id
+    db.session.commit()
+    try:
+        act(batch_id, **options)
+    finally:
+        db.session.expire_all()
+
+
+def confirmed(*lines: str) -> Batch:
+    batch = checked(*lines)
+    batches.confirm(batch, batch.plan_digest, str(batch.planned))
+    db.session.commit()
+    return batch
+
+
+def finished(*lines: str) -> Batch:
+    batch = confirmed(*lines)
+    work(batches.run, batch)
+    db.session.expire_all()
+    return batch
+
+
+def outcomes(batch: Batch) -> dict[int, Outcome | None]:
+    return {number: outcome for number, outcome, _ in batches.results(batch)}
+
+
+def counts(batch: Batch) -> dict[Outcome, int]:
+    progress = batches.progress(batch)
+    pending = sum(outcome is None for outcome in outcomes(batch).values())
+    assert sum(progress.outcomes.values()) + pending == batch.rows, "rows in = outcomes out"
+    return {outcome: number for outcome, number in progress.outcomes.items() if number}
+
+
+def there(*ids: int) -> list[bool]:
+    return [db.session.scalar(select(Customer.id).where(Customer.id == id)) is not None for id in ids]
+
+
+def test_every_row_gets_its_outcome(app):
+    ann, twin, other = add_customer("ann@people.com"), add_customer("twin@people.com"), add_customer("Twin@people.com")
+    batch = finished("ANN@People.com ", "nobody@people.com", "ann@people.com", "twin@people.com", "no address", "ann,x")
+    assert outcomes(batch) == {
+        2: Outcome.PURGED,
+        3: Outcome.NOT_FOUND,
+        4: Outcome.DUPLICATE,
+        5: Outcome.HELD,
+        6: Outcome.INVALID,
+        7: Outcome.INVALID,
+    }
+    assert there(ann, twin, other) == [False, True, True]
+    assert batch.state is State.FINISHED and sum(counts(batch).values()) == 6
+
+
+def test_a_local_part_in_another_case_is_the_same_person_only_for_ascii_letters(app):
+    person, other = add_customer("Straße@people.com"), add_customer("STRASSE@people.com")
+    finished("straße@PEOPLE.com")
+    assert there(person, other) == [False, True]
+
+
+def test_an_underscore_or_percent_sign_is_no_wildcard(app):
+    person = add_customer("axb@people.com")
+    batch = checked("a_b@people.com", "%@people.com")
+    assert batch.state is State.FINISHED and counts(batch) == {Outcome.NOT_FOUND: 2} and there(person) == [True]
+
+
+def test_the_first_of_repeated_rows_stands_even_when_nobody_has_the_address(app):
+    batch = checked("nobody@people.com", "x@people.com", "NOBODY@people.com")
+    assert outcomes(batch) == {2: Outcome.NOT_FOUND, 3: Outcome.NOT_FOUND, 4: Outcome.DUPLICATE}
+
+
+def test_a_customer_whose_address_changed_after_the_check_is_spared(app):
+    person, other = add_customer("ann@people.com"), add_customer("ben@people.com")
+    batch = confirmed("ann@people.com", "ben@people.com")
+    db.session.execute(update(Customer).where(Customer.id == person).values(email_key="new@people.com"))
+    db.session.commit()
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 1, Outcome.CHANGED: 1} and there(person, other) == [True, False]
+
+
+def test_a_customer_gone_since_the_check_is_already_purged(app):
+    add_customer("ann@people.com")
+    first, second = checked("ann@people.com"), checked("ann@people.com")
+    for batch in (first, second):
+        batches.confirm(batch, batch.plan_digest)
+        db.session.commit()
+        work(batches.run, batch)
+    assert counts(first) == {Outcome.PURGED: 1} and counts(second) == {Outcome.ALREADY_PURGED: 1}
+
+
+def test_a_newcomer_with_the_purged_ones_address_is_not_deleted_by_the_old_plan(app):
+    person = add_customer("ann@people.com")
+    batch = confirmed("ann@people.com")
+    db.session.execute(delete(Customer).where(Customer.id == person))
+    newcomer = add_customer("ann@people.com")
+    db.session.commit()
+    work(batches.run, batch)
+    assert there(newcomer) == [True] and counts(batch) == {Outcome.ALREADY_PURGED: 1}
+
+
+def test_the_file_is_destroyed_when_the_check_ends(app):
+    add_customer("ann@people.com")
+    batch = opened("ann@people.com")
+    sealed = db.session.scalar(select(UploadPart.sealed))
+    assert b"ann@people.com" not in sealed
+    batches.map_fields(batch, 0, False)
+    db.session.commit()
+    work(batches.check, batch)
+    assert db.session.scalar(select(func.count()).select_from(UploadPart)) == 0
+
+
+def test_a_check_begun_again_from_the_middle_counts_nothing_twice(app, monkeypatch):
+    monkeypatch.setattr(import_module("purge.batches.check"), "BLOCK_ROWS", 2)
+    add_customer("ann@people.com")
+    batch = opened("ann@people.com", *(f"p{n}@people.com" for n in range(7)))
+    batches.map_fields(batch, 0, False)
+    db.session.commit()
+    asked = iter([True, True])
+    work(batches.check, batch, keep_going=lambda: next(asked, False))
+    db.session.expire_all()
+    assert (batch.state, batch.checked_rows) == (State.CHECKING, 4)
+    work(batches.check, batch)
+    db.session.expire_all()
+    assert batch.state is State.READY and batch.checked_rows == 8 and len(outcomes(batch)) == 8
+
+
+def test_a_check_that_was_overtaken_writes_nothing_more(app, monkeypatch):
+    monkeypatch.setattr(import_module("purge.batches.check"), "BLOCK_ROWS", 2)
+    add_customer("ann@people.com")
+    batch = opened("ann@people.com", *(f"p{n}@people.com" for n in range(7)))
+    batches.map_fields(batch, 0, False)
+    db.session.commit()
+    batch_id = batch.id
+
+    def overtake():
+        monkeypatch.undo()
+        batches.check(batch_id)
+        return True
+
+    batches.check(batch_id, keep_going=overtake)
+    db.session.expire_all()
+    assert batch.state is State.READY and len(outcomes(batch)) == 8 and batch.check_attempts == 2
+
+
+def test_a_check_that_never_ends_is_refused_in_words_and_its_file_destroyed(app, monkeypatch):
+    batch = opened("ann@people.com")
+    batches.map_fields(batch, 0, False)
+    db.session.commit()
+
+    def broken(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(import_module("purge.batches.check"), "verdict", broken)
+    for _ in range(5):
+        with pytest.raises(RuntimeError):
+            work(batches.check, batch)
+    work(batches.check, batch)
+    db.session.expire_all()
+    assert batch.state is State.REFUSED and "nothing was deleted" in batch.refusal
+    assert db.session.scalar(select(func.count()).select_from(UploadPart)) == 0
+
+
+def test_a_confirmation_of_another_plan_is_refused(app):
+    person = add_customer("ann@people.com")
+    batch = checked("ann@people.com")
+    with pytest.raises(NotPossible):
+        batches.confirm(batch, "0" * 64)
+    batches.confirm(batch, batch.plan_digest)
+    with pytest.raises(NotPossible):
+        batches.confirm(batch, batch.plan_digest)
+    assert there(person) == [True]
+
+
+@pytest.mark.parametrize("typed", ["", "11", "120", "twelve", "-12"])
+def test_more_than_ten_customers_need_their_number_typed(app, typed):
+    lines = [f"p{n}@people.com" for n in range(12)]
+    for line in lines:
+        add_customer(line)
+    batch = checked(*lines)
+    with pytest.raises(NotPossible):
+        batches.confirm(batch, batch.plan_digest, typed)
+    batches.confirm(batch, batch.plan_digest, " 12 ")
+
+
+def test_a_paused_batch_stands_still_and_goes_on_where_it_was(app):
+    app.config["CHUNK_SIZE"] = 2
+    lines = [f"p{n}@people.com" for n in range(10)]
+    ids = [add_customer(line) for line in lines]
+    batch = confirmed(*lines)
+    asked = iter([True, True])
+    work(batches.run, batch, keep_going=lambda: next(asked, False))
+    assert counts(batch) == {Outcome.PURGED: 4}
+    batches.pause(batch)
+    db.session.commit()
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 4} and batch.state is State.PAUSED
+    batches.resume(batch)
+    db.session.commit()
+    work(batches.run, batch)
+    db.session.expire_all()
+    assert counts(batch) == {Outcome.PURGED: 10} and batch.state is State.FINISHED and not any(there(*ids))
+
+
+def test_cancelling_the_rest_leaves_the_rest_alone(app):
+    app.config["CHUNK_SIZE"] = 2
+    lines = [f"p{n}@people.com" for n in range(10)]
+    ids = [add_customer(line) for line in lines]
+    batch = confirmed(*lines)
+    asked = iter([True])
+    work(batches.run, batch, keep_going=lambda: next(asked, False))
+    batches.cancel(batch)
+    db.session.commit()
+    work(batches.run, batch)
+    db.session.expire_all()
+    assert counts(batch) == {Outcome.PURGED: 2, Outcome.CANCELLED: 8} and batch.state is State.FINISHED
+    assert sum(there(*ids)) == 8
+
+
+def test_one_poisonous_row_loses_only_itself(app):
+    erasure = read_map(db.metadata)
+    lines = [f"p{n}@people.com" for n in range(37)]
+    ids = [add_customer(line) for line in lines]
+    for id in ids:
+        hang_everything_on(id, erasure, "x")
+    poisonous = ids[23]
+    db.session.execute(
+        text(
+            f"CREATE TRIGGER poison BEFORE DELETE ON customer WHEN old.id = {poisonous} BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    )
+    before = {
+        table: [row for row in rows if poisonous in (row if table == "customer" else row[1:])]
+        for table, rows in everything(erasure).items()
+    }
+    db.session.commit()
+    batch = finished(*lines)
+    assert counts(batch) == {Outcome.PURGED: 36, Outcome.FAILED: 1} and batch.state is State.FINISHED
+    assert [id for id, left in zip(ids, there(*ids), strict=True) if left] == [poisonous]
+    after = {
+        table: [row for row in rows if poisonous in (row if table == "customer" else row[1:])]
+        for table, rows in everything(erasure).items()
+    }
+    assert after == before
+    assert [reason for _, outcome, reason in batches.results(batch) if outcome is Outcome.FAILED] == [
+        "the database refused to delete this customer"
+    ]
+
+
+def test_a_chunk_refused_in_the_middle_of_its_transaction_leaves_no_half_outcome(app, monkeypatch):
+    add_customer("ann@people.com")
+    batch = confirmed("ann@people.com")
+    with monkeypatch.context() as broken:
+        broken.setattr(import_module("purge.batches.run"), "_record", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            work(batches.run, batch)
+    db.session.expire_all()
+    assert outcomes(batch) == {2: None} and db.session.scalar(select(func.count()).select_from(Customer)) == 1
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 1}
+
+
+def test_discarding_destroys_the_file_and_the_rows(app):
+    add_customer("ann@people.com")
+    for batch in (opened("ann@people.com"), checked("ann@people.com")):
+        batches.discard(batch)
+        db.session.commit()
+        db.session.expire_all()
+        assert batch.state is State.DISCARDED
+    assert db.session.scalar(select(func.count()).select_from(UploadPart)) == 0
+    assert db.session.scalar(select(func.count()).select_from(PurgeRequest)) == 0
+
+
+def test_a_file_forgotten_for_a_week_is_thrown_away(app):
+    old, new = opened("ann@people.com"), opened("ben@people.com")
+    db.session.execute(update(Batch).where(Batch.id == old.id).values(created_at=text("'2020-01-01 00:00:00.000000'")))
+    db.session.commit()
+    batches.discard_forgotten()
+    db.session.commit()
+    db.session.expire_all()
+    assert (old.state, new.state) == (State.DISCARDED, State.UPLOADED)
+
+
+def test_the_same_file_is_known_again(app):
+    first, second, other = opened("ann@people.com"), opened("ann@people.com"), opened("ben@people.com")
+    assert batches.seen_before(second).id == first.id
+    assert batches.seen_before(first) is None and batches.seen_before(other) is None
+
+
+def test_a_file_name_keeps_no_address(app):
+    batch = opened("ann@people.com", name="C:\\lists\\ann.smith@people.com.csv")
+    assert "ann" not in batch.file_name and batch.file_name.endswith(".csv")
+
+
+def test_the_preview_numbers_rows_as_a_spreadsheet_does_and_says_what_is_wrong(app):
+    file = b'Name,Mail\nAnn,ann@people.com\n\n"Ben\nJr",ben.people.com\nCid\n'
+    batch = batches.open_csv(io.BytesIO(file), "x.csv", Door.CSV)
+    db.session.commit()
+    shown = batches.preview(batch, 1)
+    assert [(row.number, row.problem, row.problem_column) for row in shown.rows] == [
+        (2, None, None),
+        (4, "missing @", 1),
+        (5, shown.rows[2].problem, None),
+    ]
+    assert (shown.valid, shown.invalid, shown.samples[0][0], batch.blank_rows) == (1, 2, "Ann", 1)
+    assert batches.preview(batch, None).valid == 0 and batches.preview(batch, 99).column is None
+
+
+def test_what_falls_is_counted_at_the_check_and_agrees_with_what_fell(app):
+    erasure = read_map(db.metadata)
+    for line in ("ann@people.com", "ben@people.com"):
+        hang_everything_on(add_customer(line), erasure, "x")
+    batch = confirmed("ann@people.com", "ben@people.com")
+    foretold = {fall.words: fall.rows for fall in batches.what_falls(batch)}
+    assert foretold["orders stay, without a name"] == 2 and foretold["rewards on their way are cancelled"] == 2
+    work(batches.run, batch)
+    fell = {fall.words: fall.rows for fall in batches.what_fell(batch)}
+    assert fell == {words: rows for words, rows in foretold.items() if words in fell} and fell["addresses"] == 2
+
+
+def test_progress_costs_the_same_queries_whatever_the_size(app):
+    asked = []
+    event.listen(db.engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+    app.config["CHUNK_SIZE"] = 1
+    costs = []
+    for size in (2, 40):
+        for n in range(size):
+            add_customer(f"p{size}-{n}@people.com")
+        batch = finished(*(f"p{size}-{n}@people.com" for n in range(size)))
+        asked.clear()
+        batches.progress(batch)
+        costs.append(len(asked))
+        assert db.session.scalar(select(func.count()).where(Chunk.batch_id == batch.id)) == size + 1
+    assert costs[0] == costs[1]
+
+
+def test_random_batches_always_add_up(app):
+    app.config["CHUNK_SIZE"] = 3
+    for seed in range(15):
+        dice = random.Random(seed)
+        known = [f"s{seed}n{n}@people.com" for n in range(dice.randrange(12))]
+        for line in known:
+            db.session.execute(insert(Customer), _row(line))
+        db.session.commit()
+        pool = [*known, *known, "nobody@people.com", "broken", " ", "a@b@c.com"]
+        batch = checked("x@people.com", *(dice.choice(pool) for _ in range(dice.randrange(30))))
+        if batch.state is State.READY:
+            batches.confirm(batch, batch.plan_digest, str(batch.planned))
+            db.session.commit()
+            work(batches.run, batch)
+        assert sum(counts(batch).values()) == batch.rows
+
+
+def _row(line: str) -> dict:
+    return {"email": line, "email_key": line, "created_at": now(), "receives_emails": True}
