@@ -42,8 +42,14 @@ class Child:
     def start(self, environ: dict[str, str], log: Path) -> None:
         with open(log / f"{self.name}.log", "ab") as output:
             self.process = subprocess.Popen(
-                self.command, cwd=CHECKOUT, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, preexec_fn=dies_with_us,
+                self.command,
+                cwd=CHECKOUT,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=dies_with_us,
             )
         self.started = time.monotonic()
 
@@ -54,7 +60,10 @@ class Child:
         if lived > LONGEST_PAUSE:
             self.pause = 0.5
         if lived > self.pause:
-            print(f"  {self.name} ended ({self.process.returncode}) and is started again; see {log / self.name}.log", file=sys.stderr)
+            print(
+                f"  {self.name} ended ({self.process.returncode}) and is started again; see {log / self.name}.log",
+                file=sys.stderr,
+            )
             self.pause = min(self.pause * 2, LONGEST_PAUSE)
             self.start(environ, log)
 
@@ -66,7 +75,9 @@ def main(app: Flask) -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"Purge is running already on {instance}. Set INSTANCE_PATH and PORT for a second one.") from None
+            raise ConfigError(
+                f"Purge is running already on {instance}. Set INSTANCE_PATH and PORT for a second one."
+            ) from None
         _refuse_taken_port(config["HOST"], config["PORT"])
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -90,7 +101,9 @@ def _refuse_taken_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             why = error.strerror.lower()
-            raise ConfigError(f"Port {port} on {host} cannot be used ({why}). Choose another: PORT=5050 make run") from None
+            raise ConfigError(
+                f"Port {port} on {host} cannot be used ({why}). Choose another: PORT=5050 make run"
+            ) from None
 
 
 def _prepare(app: Flask) -> None:
@@ -103,14 +116,19 @@ def _prepare(app: Flask) -> None:
                 if app.config["DEMO"]:
                     unfinished.touch()
                 password = add_user(FIRST_ADMIN, Role.ADMIN)
-                print(f"\n  First start. Sign in as  {FIRST_ADMIN}\n  with the password        {password}\n  It is not shown again.\n")
+                print(
+                    f"\n  First start. Sign in as  {FIRST_ADMIN}\n  with the password        {password}\n  It is not shown again.\n"
+                )
             if unfinished.exists():
                 print(f"  Inventing {DEMO_CUSTOMERS:,} customers to try it on …", flush=True)
                 there = db.session.scalar(db.select(db.func.count()).select_from(Customer))
+                db.session.rollback()
                 make_demo_data(db.engine, max(0, DEMO_CUSTOMERS - there))
                 unfinished.unlink()
         except DatabaseError as error:
-            raise ConfigError(f"The database {db.engine.url.render_as_string()} cannot be used: {error.orig}.") from None
+            raise ConfigError(
+                f"The database {db.engine.url.render_as_string()} cannot be used: {error.orig}."
+            ) from None
         finally:
             db.session.remove()
             db.engine.dispose()
@@ -140,13 +158,11 @@ def _run(config: dict, instance: Path, redis: redis_server.RedisServer, stop: th
 
 def _children(config: dict) -> list[Child]:
     flask = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py")]
-    web = [
-        sys.executable, "-m", "gunicorn", "app:create_app()", "--bind", f"{_bracketed(config['HOST'])}:{config['PORT']}",
-        "--worker-class", "gthread", "--workers", "2", "--threads", "8", "--worker-tmp-dir", f"{config['INSTANCE_PATH']}/tmp", "--graceful-timeout", "10",
-        "--timeout", "120", "--log-level", "warning", "--no-control-socket",
-    ]
+    web = f"--bind {_bracketed(config['HOST'])}:{config['PORT']} --worker-class gthread --workers 2 --threads 8"
+    web += " --graceful-timeout 10 --timeout 120 --log-level warning --no-control-socket --worker-tmp-dir"
+    gunicorn = [sys.executable, "-m", "gunicorn", "app:create_app()", *web.split(), f"{config['INSTANCE_PATH']}/tmp"]
     workers = [Child(f"worker-{number}", [*flask, "worker"]) for number in range(1, config["WORKERS"] + 1)]
-    return [Child("web", web), *workers, Child("schedule", [*flask, "schedule"])]
+    return [Child("web", gunicorn), *workers, Child("schedule", [*flask, "schedule"])]
 
 
 def _bracketed(host: str) -> str:

@@ -48,6 +48,7 @@ def start(folder: Path) -> RedisServer:
             [str(get_binary_path()), "-"],  # settings come by standard input, where no process list shows them
             cwd=folder,
             stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches us, and we stop it last
             preexec_fn=dies_with_us,
             pass_fds=(lock,),

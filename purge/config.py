@@ -59,7 +59,9 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         "SESSION_COOKIE_SECURE": public.scheme == "https",
         "SESSION_COOKIE_NAME": "purge_session",
         "PERMANENT_SESSION_LIFETIME": timedelta(hours=12),
-        "TRUSTED_HOSTS": [*{*LOOPBACK, host, *([public.hostname] if public.hostname else []), *_words(environ, "ALLOWED_HOSTS")}],
+        "TRUSTED_HOSTS": [
+            *{*LOOPBACK, host, *([public.hostname] if public.hostname else []), *_words(environ, "ALLOWED_HOSTS")}
+        ],
         "WTF_CSRF_TIME_LIMIT": None,  # as long as the session, or a form left open overnight is lost
         "RATELIMIT_STORAGE_URI": environ.get("REDIS_URL", "memory://"),
         "BOOTSTRAP_SERVE_LOCAL": True,
@@ -74,7 +76,9 @@ def _instance_folder(environ: Mapping[str, str]) -> Path:
         with tempfile.TemporaryFile(dir=folder / "tmp"):
             return folder
     except OSError as error:
-        raise ConfigError(f"The folder {folder} cannot be used ({error.strerror}). Set INSTANCE_PATH to another.") from None
+        raise ConfigError(
+            f"The folder {folder} cannot be used ({error.strerror}). Set INSTANCE_PATH to another."
+        ) from None
 
 
 def _secret(environ: Mapping[str, str], name: str, instance: Path) -> str:
@@ -85,10 +89,14 @@ def _secret(environ: Mapping[str, str], name: str, instance: Path) -> str:
     try:
         secret = environ.get(name) or file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"The secret in {file} cannot be read. Restore it from a backup, or remove it if nothing depends on it.") from None
+        raise ConfigError(
+            f"The secret in {file} cannot be read. Restore it from a backup, or remove it if nothing depends on it."
+        ) from None
     if len(secret) < SECRET_CHARACTERS // 2:
         where = name if environ.get(name) else file
-        raise ConfigError(f"The secret in {where} is too short. Restore it from a backup, or remove it if nothing depends on it.")
+        raise ConfigError(
+            f"The secret in {where} is too short. Restore it from a backup, or remove it if nothing depends on it."
+        )
     return secret
 
 
@@ -97,7 +105,9 @@ def _make_secret(file: Path) -> None:
     if file.exists():
         return
     if (file.parent / "purge.db").exists():
-        raise ConfigError(f"There is a database in {file.parent}, but its secret {file.name} is missing. Restore it from a backup.")
+        raise ConfigError(
+            f"There is a database in {file.parent}, but its secret {file.name} is missing. Restore it from a backup."
+        )
     with tempfile.NamedTemporaryFile("w", dir=file.parent / "tmp") as draft:  # mode 0600
         draft.write(secrets.token_hex(SECRET_CHARACTERS // 2))
         draft.flush()

@@ -59,7 +59,9 @@ class Base(DeclarativeBase):
         ),
         type_annotation_map={
             datetime: UtcDateTime,
-            StrEnum: Enum(StrEnum, native_enum=False, length=20, values_callable=lambda enum: [one.value for one in enum]),
+            StrEnum: Enum(
+                StrEnum, native_enum=False, length=20, values_callable=lambda enum: [one.value for one in enum]
+            ),
         },
     )
 

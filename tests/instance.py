@@ -29,7 +29,12 @@ class Instance:
     def start(self, wait: bool = True) -> "Instance":
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "app.py"], cwd=CHECKOUT, env=self.environ, stdout=log, stderr=log, start_new_session=True
+                [sys.executable, "app.py"],
+                cwd=CHECKOUT,
+                env=self.environ,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         until = time.monotonic() + START_SECONDS
         while wait and not self.answers():

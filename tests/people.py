@@ -36,7 +36,9 @@ def hang_everything_on(customer_id: int, erasure, mark: str) -> None:
 def everything(erasure) -> dict[str, list[tuple]]:
     """Every row of every table that the erasure map knows."""
     tables = [erasure.customer, *(part.table for part in erasure.tables)]
-    return {table.name: [tuple(row) for row in db.session.execute(select(table).order_by(table.c.id))] for table in tables}
+    return {
+        table.name: [tuple(row) for row in db.session.execute(select(table).order_by(table.c.id))] for table in tables
+    }
 
 
 def _value(column, mark: str):

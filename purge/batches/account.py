@@ -50,7 +50,9 @@ def progress(batch: Batch) -> Progress:
     if batch.state in (State.UPLOADED, State.CHECKING):
         return Progress(batch.rows, batch.checked_rows, {}, None, batch.moved_at)
     sums = [func.coalesce(func.sum(getattr(Chunk, outcome)), 0) for outcome in Outcome]
-    *counts, last = db.session.execute(select(*sums, func.max(Chunk.finished_at)).where(Chunk.batch_id == batch.id)).one()
+    *counts, last = db.session.execute(
+        select(*sums, func.max(Chunk.finished_at)).where(Chunk.batch_id == batch.id)
+    ).one()
     outcomes = dict(zip(Outcome, counts, strict=True))
     rate = _rate(batch.id) if batch.state in (State.RUNNING, State.CANCELLING) else None
     return Progress(batch.rows, sum(counts), outcomes, rate, max(last or batch.moved_at, batch.moved_at))
@@ -106,7 +108,9 @@ def _rate(batch_id: int) -> float | None:
         .order_by(Chunk.finished_at.desc())
         .limit(RATE_CHUNKS)
     )
-    chunks = [chunk for chunk in db.session.execute(latest) if (now() - chunk.started_at).total_seconds() < RATE_SECONDS]
+    chunks = [
+        chunk for chunk in db.session.execute(latest) if (now() - chunk.started_at).total_seconds() < RATE_SECONDS
+    ]
     if not chunks:
         return None
     seconds = (now() - min(chunk.started_at for chunk in chunks)).total_seconds()

@@ -71,7 +71,9 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
             with db.engine.begin() as connection:
                 _move(connection, batch.id, token, checked_rows=Batch.checked_rows + len(block))
                 ids = _customer_ids(connection, [key for _, key, _ in read if key])
-                requests = [(batch.id, number, *_request(key, problem, ids, fingerprint)) for number, key, problem in read]
+                requests = [
+                    (batch.id, number, *_request(key, problem, ids, fingerprint)) for number, key, problem in read
+                ]
                 _insert(connection, requests)
     return True
 
@@ -109,7 +111,9 @@ def _mark_duplicates(batch_id: int, token: str) -> None:
     """Of the rows with one address, the first stands; the others are duplicates."""
     rows = PurgeRequest.__table__
     nth = func.row_number().over(partition_by=rows.c.fingerprint, order_by=rows.c.row_number).label("nth")
-    numbered = select(rows.c.row_number, nth).where(rows.c.batch_id == batch_id, rows.c.fingerprint.is_not(None)).subquery()
+    numbered = (
+        select(rows.c.row_number, nth).where(rows.c.batch_id == batch_id, rows.c.fingerprint.is_not(None)).subquery()
+    )
     with reading(), db.engine.connect() as connection:
         repeated = list(connection.scalars(select(numbered.c.row_number).where(numbered.c.nth > 1)))
     for start in range(0, len(repeated), BLOCK_ROWS):

@@ -39,7 +39,9 @@ def cancel(batch: Batch) -> None:
 
 def discard(batch: Batch) -> None:
     """Throw an unconfirmed batch away, its file and its rows with it."""
-    _move(batch, UNCONFIRMED, State.DISCARDED, "Only a batch that nobody confirmed can be discarded.", finished_at=now())
+    _move(
+        batch, UNCONFIRMED, State.DISCARDED, "Only a batch that nobody confirmed can be discarded.", finished_at=now()
+    )
     upload.destroy(db.session.connection(), batch.id)
     db.session.execute(delete(PurgeRequest).where(PurgeRequest.batch_id == batch.id))
 

@@ -85,7 +85,7 @@ def verdict(row: customer_csv.Row, column: int) -> tuple[str | None, str | None]
 def _judged(row: customer_csv.Row, column: int | None) -> PreviewRow:
     if row.ragged:
         return PreviewRow(row.number, row.cells, row.ragged)
-    key, problem = (None, None) if column is None else email_address.read(row.cells[column])
+    problem = None if column is None else email_address.read(row.cells[column])[1]
     return PreviewRow(row.number, row.cells, problem and problem.words, column if problem else None)
 
 

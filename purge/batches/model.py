@@ -92,11 +92,17 @@ class Batch(db.Model):
     door: Mapped[Door] = mapped_column(info=ACCOUNT)
     state: Mapped[State] = mapped_column(default=State.UPLOADED, index=True, info=ACCOUNT)
     refusal: Mapped[str | None] = mapped_column(String(300), info=ACCOUNT)  # why, in one sentence
-    file_name: Mapped[str] = mapped_column(String(200), info=keep("anything in it that looks like an address is masked"))
+    file_name: Mapped[str] = mapped_column(
+        String(200), info=keep("anything in it that looks like an address is masked")
+    )
     file_bytes: Mapped[int] = mapped_column(BigInteger, info=ACCOUNT)
-    content_digest: Mapped[bytes] = mapped_column(LargeBinary(32), index=True, info=keep("keyed; knows a file seen before"))
+    content_digest: Mapped[bytes] = mapped_column(
+        LargeBinary(32), index=True, info=keep("keyed; knows a file seen before")
+    )
     encoding: Mapped[str] = mapped_column(String(20), info=ACCOUNT)
-    encoding_agreed: Mapped[bool] = mapped_column(default=True, info=ACCOUNT)  # False: somebody must say yes to `encoding`
+    encoding_agreed: Mapped[bool] = mapped_column(
+        default=True, info=ACCOUNT
+    )  # False: somebody must say yes to `encoding`
     delimiter: Mapped[str] = mapped_column(String(1), info=ACCOUNT)
     email_column: Mapped[int | None] = mapped_column(info=ACCOUNT)  # counted from 0
     rows: Mapped[int] = mapped_column(info=ACCOUNT)  # data rows in the file
@@ -170,9 +176,13 @@ class PurgeRequest(db.Model):
     __tablename__ = "purge_request"
 
     batch_id: Mapped[int] = mapped_column(ForeignKey("batch.id"), primary_key=True, info=ACCOUNT)
-    row_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, info=ACCOUNT)  # as a spreadsheet counts
+    row_number: Mapped[int] = mapped_column(
+        primary_key=True, autoincrement=False, info=ACCOUNT
+    )  # as a spreadsheet counts
     # The address, as the ledger keeps it: keyed, so that it says whose it is only to one who asks with the address.
-    fingerprint: Mapped[bytes | None] = mapped_column(LargeBinary(32), info=keep("keyed; the key is not in the database"))
+    fingerprint: Mapped[bytes | None] = mapped_column(
+        LargeBinary(32), info=keep("keyed; the key is not in the database")
+    )
     # Frozen at the check. No foreign key: it outlives the customer, and says nothing then.
     customer_id: Mapped[int | None] = mapped_column(info=keep("a number that is never given again"))
     outcome: Mapped[Outcome | None] = mapped_column(info=ACCOUNT)

@@ -76,7 +76,7 @@ def _purge(connection: Connection, chunk: Row) -> dict:
     ).all()
     ids = [request.customer_id for request in requests]
     there = select(Customer.id, Customer.email_key).where(among(Customer.id, ids, connection)).with_for_update()
-    keys = dict(connection.execute(there).tuples().all())
+    keys = dict(connection.execute(there).all())
     gone = [request for request in requests if request.customer_id not in keys]
     changed = [
         request
@@ -99,7 +99,11 @@ def _cancel(connection: Connection, chunk: Row) -> dict:
 
 
 def _end(
-    connection: Connection, chunk: Row, outcome: Outcome, reason: Reason | None = None, requests: list[Row] | None = None
+    connection: Connection,
+    chunk: Row,
+    outcome: Outcome,
+    reason: Reason | None = None,
+    requests: list[Row] | None = None,
 ) -> None:
     """Give these pending requests of the chunk their outcome; without a list, all that are still pending."""
     if requests == []:

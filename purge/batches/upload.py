@@ -59,9 +59,7 @@ class _Upload(io.RawIOBase):
         return size
 
     def _next_part(self) -> bytes:
-        wanted = select(UploadPart.sealed).where(
-            UploadPart.batch_id == self.batch_id, UploadPart.number == self.number
-        )
+        wanted = select(UploadPart.sealed).where(UploadPart.batch_id == self.batch_id, UploadPart.number == self.number)
         with reading(), self.engine.connect() as connection:
             sealed = connection.scalar(wanted)
         if sealed is None:

@@ -19,8 +19,12 @@ DONE, SOME_FAILED, REFUSED = 0, 1, 2
 
 @click.command("purge")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--column", metavar="NAME", help="The column that holds the e-mail addresses, where its header is not plain.")
-@click.option("--windows-1252", "agreed", is_flag=True, help="The file is not UTF-8, and its accents read right as windows-1252.")
+@click.option(
+    "--column", metavar="NAME", help="The column that holds the e-mail addresses, where its header is not plain."
+)
+@click.option(
+    "--windows-1252", "agreed", is_flag=True, help="The file is not UTF-8, and its accents read right as windows-1252."
+)
 @click.option("--dry-run", is_flag=True, help="Stop at the review: say what would be deleted, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask; delete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object: batch, state, rows, outcomes, seconds.")
@@ -57,7 +61,9 @@ def _open(file: Path, column: str | None, agreed: bool) -> int:
             batch = batches.open_csv(stream, file.name, Door.CLI)
         index = _column(batch, column)
         if not (batch.encoding_agreed or agreed):
-            raise NotPossible("The file is not UTF-8. Save it as UTF-8, or say --windows-1252 if you know that it is that.")
+            raise NotPossible(
+                "The file is not UTF-8. Save it as UTF-8, or say --windows-1252 if you know that it is that."
+            )
         batches.map_fields(batch, index, agreed)
     except Exception:
         db.session.rollback()
@@ -74,7 +80,9 @@ def _column(batch: Batch, name: str | None) -> int:
     plain = [title.strip().casefold() for title in header]
     if name is not None and name.strip().casefold() in plain:
         return plain.index(name.strip().casefold())
-    raise NotPossible("Say which column holds the e-mail addresses: " + ", ".join(f'--column "{title}"' for title in header))
+    raise NotPossible(
+        "Say which column holds the e-mail addresses: " + ", ".join(f'--column "{title}"' for title in header)
+    )
 
 
 def _confirm(batch: Batch, yes: bool) -> None:
@@ -93,7 +101,9 @@ def _confirm(batch: Batch, yes: bool) -> None:
 
 
 def _review(batch: Batch) -> None:
-    click.echo(f"Batch {batch.id}: {batch.planned:,} of {batch.customers:,} customers will be permanently deleted.", err=True)
+    click.echo(
+        f"Batch {batch.id}: {batch.planned:,} of {batch.customers:,} customers will be permanently deleted.", err=True
+    )
     for outcome, reason, rows in batches.failures(batch):
         click.echo(f"  {rows:>11,} rows {outcome.words}" + (f": {reason}" if reason else ""), err=True)
     for fall in batches.what_falls(batch):
@@ -122,7 +132,13 @@ def _follow(batch_id: int, state: State, doing: str, work) -> None:
 def _tell(batch: Batch, as_json: bool, seconds: float) -> None:
     outcomes = {outcome.value: 0 for outcome in Outcome} | batches.progress(batch).outcomes
     if as_json:
-        told = {"batch": batch.id, "state": batch.state, "rows": batch.rows, "outcomes": outcomes, "seconds": round(seconds, 3)}
+        told = {
+            "batch": batch.id,
+            "state": batch.state,
+            "rows": batch.rows,
+            "outcomes": outcomes,
+            "seconds": round(seconds, 3),
+        }
         return click.echo(json.dumps(told))
     if batch.refusal:
         return click.echo(f"Batch {batch.id} was refused. {batch.refusal}")

@@ -31,8 +31,13 @@ def users() -> None:
 
 @users.command("add")
 @click.argument("email")
-@click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.OPERATOR.value, show_default=True,
-              help="A viewer looks; an operator purges; an admin does both and looks after the rest.")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.OPERATOR.value,
+    show_default=True,
+    help="A viewer looks; an operator purges; an admin does both and looks after the rest.",
+)
 @click.option("--password-prompt", is_flag=True, help="Ask for a password instead of making one.")
 @with_appcontext
 def add(email: str, role: str, password_prompt: bool) -> None:
@@ -50,9 +55,13 @@ def add(email: str, role: str, password_prompt: bool) -> None:
 
 
 @click.command("demo-data")
-@click.option("--customers", type=click.IntRange(0), default=demo.DEMO_CUSTOMERS, show_default=True, help="How many to add.")
+@click.option(
+    "--customers", type=click.IntRange(0), default=demo.DEMO_CUSTOMERS, show_default=True, help="How many to add."
+)
 @click.option("--seed", default=1, show_default=True, help="The same seed makes the same people.")
-@click.option("--purge-csv", type=click.Path(dir_okay=False, path_type=Path), help="Write a CSV that asks some of them away.")
+@click.option(
+    "--purge-csv", type=click.Path(dir_okay=False, path_type=Path), help="Write a CSV that asks some of them away."
+)
 @click.option("--rows", type=click.IntRange(1), default=1_000, show_default=True, help="Rows of that CSV.")
 @with_appcontext
 def demo_data(customers: int, seed: int, purge_csv: Path | None, rows: int) -> None:

@@ -52,13 +52,17 @@ def _rows(ids: range, dice: random.Random) -> dict[str, list[tuple]]:
         rows["customer"].append(
             (id, f"C-{id:08}", email, email.lower(), first, surname, phone, locale, moment, moment, roll() < 0.7)
         )
-        rows["address"].append((id, f"{int(roll() * 200 + 1)} {street}", city, f"{int(roll() * 89999 + 10000)}", country))
+        rows["address"].append(
+            (id, f"{int(roll() * 200 + 1)} {street}", city, f"{int(roll() * 89999 + 10000)}", country)
+        )
         # Most have little hanging off them, a few have a lot.
         much = 12 if roll() < 0.01 else 1
         for _ in range(int(roll() * 4) * much):
             coupon = f"WELCOME{id % 97}" if roll() < 0.2 else None
             number = f"N{id}-{int(roll() * 1e6)}"
-            rows["order"].append((id, number, f"{roll() * 200 + 5:.2f}", currency, _MOMENTS[int(roll() * 2_000)], coupon))
+            rows["order"].append(
+                (id, number, f"{roll() * 200 + 5:.2f}", currency, _MOMENTS[int(roll() * 2_000)], coupon)
+            )
         for _ in range(int(roll() * 4) * much):
             rows["timeline_event"].append((id, EVENTS[int(roll() * 6)], None, _MOMENTS[int(roll() * 2_000)]))
         for _ in range(int(roll() * 3.4)):
@@ -66,7 +70,9 @@ def _rows(ids: range, dice: random.Random) -> dict[str, list[tuple]]:
         if roll() < 0.7:
             rows["share_link"].append((id, f"{first}-{id}".lower(), moment))
         if roll() < 0.5:
-            rows["device"].append((id, f"10.{id >> 16 & 255}.{id >> 8 & 255}.{id & 255}", f"{dice.getrandbits(64):016x}", moment))
+            rows["device"].append(
+                (id, f"10.{id >> 16 & 255}.{id >> 8 & 255}.{id & 255}", f"{dice.getrandbits(64):016x}", moment)
+            )
         if roll() < 0.3:
             rows["tag"].append((id, TAGS[int(roll() * 5)]))
         if roll() < 0.1:
@@ -130,7 +136,9 @@ def _columns() -> Iterator[tuple[str, list[str]]]:
     """The tables in the order they can be filled, and their columns; the id only where we give it."""
     given = {"customer", "referral"}
     for table in db.metadata.sorted_tables:
-        leads_to_customer = table.name == "customer" or any(c.references(Customer.__table__.c.id) for c in table.columns)
+        leads_to_customer = table.name == "customer" or any(
+            c.references(Customer.__table__.c.id) for c in table.columns
+        )
         if leads_to_customer:
             yield table.name, [c.name for c in table.columns if c.name != "id" or table.name in given]
 

@@ -25,7 +25,13 @@ PLACES = [
 ]  # fmt: skip
 LONG_DOMAIN = "customer-correspondence.the-very-long-established-trading-company.co.uk"
 CURRENCIES = {"GB": "GBP", "PL": "PLN"}
-SUBJECTS = ["Thank you for your order", "Your friend has joined", "Your reward is on its way", "We miss you", "How did we do?"]
+SUBJECTS = [
+    "Thank you for your order",
+    "Your friend has joined",
+    "Your reward is on its way",
+    "We miss you",
+    "How did we do?",
+]
 EVENTS = ["signed up", "shared a link", "visited", "bought", "opened an e-mail", "claimed a reward"]
 TAGS = ["VIP", "newsletter", "complained", "wholesale", "press"]
 NOTES = ["{name} asked for an invoice by post.", "Called {name} back about a late parcel.", "{name} prefers the phone."]

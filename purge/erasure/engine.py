@@ -43,7 +43,9 @@ def count(connection: Connection, erasure: ErasureMap, ids: Select) -> dict[str,
         replaced = {column: to for column, to in part.anonymised.items() if to is not None}
         columns = [func.count()] + [func.count().filter(column.is_distinct_from(to)) for column, to in replaced.items()]
         names = [part.table.name] + [f"{part.table.name}.{column.name}" for column in replaced]
-        counted |= zip(names, connection.execute(select(*columns).select_from(part.table).where(theirs)).one())
+        counted |= zip(
+            names, connection.execute(select(*columns).select_from(part.table).where(theirs)).one(), strict=True
+        )
     return counted
 
 

@@ -64,14 +64,16 @@ def inspect(stream: BinaryIO, *, max_bytes: int, max_rows: int) -> Shape:
     """Look through the whole file, once, from where the stream stands at its beginning; raises Refused."""
     head = stream.read(SAMPLE_BYTES)
     _refuse_foreign(head)
-    encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
-    for encoding in (encoding, NEEDS_AGREEMENT):
+    marked = head.startswith(
+        (b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")
+    )  # a mark says what it is; nothing else is tried
+    plain = "utf-16" if marked and not head.startswith(b"\xef") else "utf-8"
+    for encoding in (plain,) if marked else (plain, NEEDS_AGREEMENT):
         stream.seek(0)
         try:
             return _inspect_as(encoding, _delimiter(head, encoding), stream, max_bytes, max_rows)
         except UnicodeDecodeError:
-            if encoding != "utf-8" or head.startswith(b"\xef\xbb\xbf"):
-                break
+            continue
     line = _line_of_bad_bytes(stream, encoding)
     expected = "neither UTF-8 nor windows-1252" if encoding == NEEDS_AGREEMENT else f"not {encoding.upper()}"
     raise Refused(f"Line {line:,} holds bytes that are {expected}. Save the file as CSV UTF-8.")
@@ -85,9 +87,9 @@ def read_header(stream: BinaryIO, encoding: str, delimiter: str) -> tuple[str, .
 def read_rows(stream: BinaryIO, encoding: str, delimiter: str) -> Iterator[Row]:
     """Every data row but the blank ones."""
     records = _records(stream, encoding, delimiter)
-    number, header = _header(records)
+    header_number, header = _header(records)
     width = len(header)
-    for number, cells in enumerate(records, number + 1):
+    for number, cells in enumerate(records, header_number + 1):
         if len(cells) != width:
             if not any(map(str.strip, cells)):
                 continue
@@ -136,13 +138,11 @@ def _inspect_as(encoding: str, delimiter: str, stream: BinaryIO, max_bytes: int,
 
 def _header(records: Iterator[list[str]]) -> tuple[int, tuple[str, ...]]:
     """The first row that is not blank, and its number; blank cells at its end are trailing separators."""
-    for number, cells in enumerate(records, 1):
-        names = [cell.strip() for cell in cells]
-        while names and not names[-1]:
-            names.pop()
-        if names:
-            break
-    else:
+    numbered = ((number, [cell.strip() for cell in cells]) for number, cells in enumerate(records, 1))
+    number, names = next((one for one in numbered if any(one[1])), (0, []))
+    while names and not names[-1]:
+        names.pop()
+    if not names:
         raise Refused("The file is empty.")
     if len(names) > MAX_COLUMNS:
         raise Refused(f"The file has more than {MAX_COLUMNS:,} columns.")
@@ -212,11 +212,9 @@ def _refuse_foreign(head: bytes) -> None:
 def _line_of_bad_bytes(stream: BinaryIO, encoding: str) -> int:
     stream.seek(0)
     borrowed = io.BufferedReader(_Borrowed(stream))
-    text, line = io.TextIOWrapper(borrowed, _CODECS[encoding], errors="replace", newline=""), 1
-    for line, content in enumerate(iter(partial(text.readline, MAX_LINE), ""), 1):
-        if "\N{REPLACEMENT CHARACTER}" in content:
-            break
-    return line
+    text = io.TextIOWrapper(borrowed, _CODECS[encoding], errors="replace", newline="")
+    lines = enumerate(iter(partial(text.readline, MAX_LINE), ""), 1)
+    return next((number for number, line in lines if "\N{REPLACEMENT CHARACTER}" in line), 1)
 
 
 def _cells(number: int) -> str:

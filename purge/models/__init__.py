@@ -6,6 +6,19 @@ from purge.models.programme import Order, Referral, Reward, RewardStatus
 from purge.models.users import Role, User
 
 __all__ = [
-    "Address", "Customer", "Device", "EmailSent", "NpsAnswer", "Order", "Referral", "Reward", "RewardStatus",
-    "Role", "ShareLink", "Tag", "TeamNote", "TimelineEvent", "User",
+    "Address",
+    "Customer",
+    "Device",
+    "EmailSent",
+    "NpsAnswer",
+    "Order",
+    "Referral",
+    "Reward",
+    "RewardStatus",
+    "Role",
+    "ShareLink",
+    "Tag",
+    "TeamNote",
+    "TimelineEvent",
+    "User",
 ]

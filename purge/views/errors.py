@@ -13,7 +13,10 @@ SENTENCES = {
     405: ("That is not how this page works", "Go back and use the buttons on the page."),
     413: ("The file is too large", "Send it in parts; the limits stand on the Upload Tags page."),
     429: ("Too many tries", "Wait a minute, then try again."),
-    500: ("Something went wrong on our side", "Nothing was deleted by this click. Try again; if it stays, tell your administrator."),
+    500: (
+        "Something went wrong on our side",
+        "Nothing was deleted by this click. Try again; if it stays, tell your administrator.",
+    ),
 }
 
 

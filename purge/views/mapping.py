@@ -47,6 +47,11 @@ def settle(batch_id: int):
 
 def _page(batch, column: int | None, agreed: bool = False, refusal: str | None = None) -> str:
     return render_template(
-        "mapping/show.html", batch=batch, preview=batches.preview(batch, column), agreed=agreed,
-        refusal=refusal, before=batches.seen_before(batch), stage="mapping",
+        "mapping/show.html",
+        batch=batch,
+        preview=batches.preview(batch, column),
+        agreed=agreed,
+        refusal=refusal,
+        before=batches.seen_before(batch),
+        stage="mapping",
     )
