@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from purge import email_address
 from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
-from purge.erasure.map import read_map
+from purge.erasure.map import Action, read_map
 from purge.extensions import db, now
 
 RATE_CHUNKS = 10
@@ -42,7 +42,7 @@ class Fall:
 
     rows: int
     words: str
-    table: str
+    stays: bool
 
 
 def progress(batch: Batch) -> Progress:
@@ -85,15 +85,18 @@ def results(batch: Batch) -> Iterator[tuple[int, Outcome | None, str]]:
         yield number, outcome, reason_words(reason)
 
 
-def failures(batch: Batch) -> list[tuple[Outcome, str, int]]:
-    """Rows that led to no deletion: outcome, reason in words, how many."""
+def failures(batch: Batch) -> dict[Outcome, dict[str, int]]:
+    """Rows that led to no deletion: by outcome, then by reason in words, the most first."""
     asked = (
         select(PurgeRequest.outcome, PurgeRequest.reason, func.count())
         .where(PurgeRequest.batch_id == batch.id, PurgeRequest.outcome != Outcome.PURGED)
         .group_by(PurgeRequest.outcome, PurgeRequest.reason)
         .order_by(func.count().desc())
     )
-    return [(outcome, reason_words(reason), number) for outcome, reason, number in db.session.execute(asked)]
+    found: dict[Outcome, dict[str, int]] = {}
+    for outcome, reason, rows in db.session.execute(asked):
+        found.setdefault(outcome, {})[reason_words(reason)] = rows
+    return dict(sorted(found.items(), key=lambda one: -sum(one[1].values())))
 
 
 def reason_words(reason: str | None) -> str:
@@ -118,12 +121,12 @@ def _rate(batch_id: int) -> float | None:
 
 
 def _in_words(rows: dict[str, int]) -> list[Fall]:
+    """What stays first, the most rows first."""
     told = []
     for part in read_map(db.metadata).tables:
-        name = part.table.name
-        told.append(Fall(rows.get(name, 0), part.rule.told, name))
-        for column, _ in part.anonymised.items():
-            words, counted = column.info["erasure"].told, rows.get(f"{name}.{column.name}", 0)
-            if words:
-                told.append(Fall(counted, words, name))
-    return [fall for fall in told if fall.rows]
+        name, stays = part.table.name, part.rule.action is Action.ANONYMISE
+        told.append(Fall(rows.get(name, 0), part.rule.told, stays))
+        for column in part.anonymised:
+            counted, words = rows.get(f"{name}.{column.name}", 0), column.info["erasure"].told
+            told.append(Fall(counted, words or "", stays))
+    return sorted((fall for fall in told if fall.rows and fall.words), key=lambda fall: (not fall.stays, -fall.rows))

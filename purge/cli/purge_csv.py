@@ -104,8 +104,8 @@ def _review(batch: Batch) -> None:
     click.echo(
         f"Batch {batch.id}: {batch.planned:,} of {batch.customers:,} customers will be permanently deleted.", err=True
     )
-    for outcome, reason, rows in batches.failures(batch):
-        click.echo(f"  {rows:>11,} rows {outcome.words}" + (f": {reason}" if reason else ""), err=True)
+    for outcome, reasons in batches.failures(batch).items():
+        click.echo(f"  {sum(reasons.values()):>11,} rows {outcome.words}", err=True)
     for fall in batches.what_falls(batch):
         click.echo(f"  {fall.rows:>11,} {fall.words}", err=True)
 
