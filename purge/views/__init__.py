@@ -3,7 +3,7 @@
 from flask import Flask, Response, abort, redirect, request, url_for
 from flask_login import current_user
 
-from purge.extensions import db, limiter, login_manager, only_reads, reading
+from purge.extensions import db, login_manager, only_reads, reading
 from purge.models import User
 from purge.views import batches, customers, errors, formats, mapping, sign_in, uploads
 
@@ -34,7 +34,6 @@ def register(app: Flask) -> None:
     app.before_request(_viewers_change_nothing)
     app.after_request(_headers)
     app.add_url_rule("/", "home", lambda: redirect(url_for("batches.every")))
-    limiter.limit("10/minute", methods=["POST"])(app.view_functions["sign_in.login"])
 
 
 @login_manager.user_loader

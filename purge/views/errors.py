@@ -2,7 +2,7 @@
 
 from flask import Flask, render_template
 from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from purge.extensions import db
 
@@ -24,6 +24,7 @@ def register(app: Flask) -> None:
     """Show our own page for every error."""
     app.register_error_handler(HTTPException, _show)
     app.register_error_handler(CSRFError, _stale)
+    app.register_error_handler(SecurityError, lambda _: ("This is not an address of ours. See ALLOWED_HOSTS.", 400))
 
 
 def _show(error: HTTPException):

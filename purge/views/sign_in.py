@@ -5,12 +5,14 @@ from urllib.parse import urlsplit
 from flask import Blueprint, redirect, render_template, request, session, url_for
 from flask_login import current_user, login_user, logout_user
 
+from purge.extensions import limiter
 from purge.models.users import sign_in
 
 blueprint = Blueprint("sign_in", __name__)
 
 
 @blueprint.route("/login", methods=["GET", "POST"])
+@limiter.limit("10/minute", methods=["POST"])
 def login():
     if current_user.is_authenticated:
         return redirect(_next(), 303)

@@ -1,0 +1,304 @@
+"""The pages over HTTP: closed by default, safe to reload, the same with and without JavaScript."""
+
+import io
+import re
+
+import pytest
+from sqlalchemy import func, select, update
+
+from purge import batches
+from purge.batches import Batch, Outcome, State
+from purge.batches.model import UploadPart
+from purge.extensions import db
+from purge.models import Customer, Role
+from purge.views import CONTENT_SECURITY_POLICY, OPEN
+from tests.people import add_customer
+
+PURGE = {"action": "purge"}
+
+
+def send(browser, content: bytes, name: str = "people.csv"):
+    page = "/settings/upload-tags"
+    return browser.post("/uploads", {**PURGE, "file": (io.BytesIO(content), name)}, page=page)
+
+
+def uploaded(browser, *lines: str) -> str:
+    """The batch's address, its file waiting for the mapping."""
+    answer = send(browser, "\n".join(["Customer Email", *lines, ""]).encode())
+    assert answer.status_code == 303, answer.text
+    return answer.location.removesuffix("/mapping")
+
+
+def at_review(browser, *lines: str) -> str:
+    url = uploaded(browser, *lines)
+    assert browser.post(f"{url}/mapping", {"column": "0"}, page=f"{url}/mapping").location == f"{url}/checking"
+    work(batches.check, url)
+    return url
+
+
+def work(act, url: str) -> None:
+    db.session.commit()
+    act(int(url.rpartition("/")[2]))
+    db.session.expire_all()
+
+
+def batch_at(url: str) -> Batch:
+    return db.session.get(Batch, int(url.rpartition("/")[2]), populate_existing=True)
+
+
+def plan(browser, url: str) -> dict:
+    return {"plan": re.search(r'name="plan" value="(\w+)"', browser.get(f"{url}/review").text)[1]}
+
+
+def test_every_page_needs_signing_in_unless_it_is_listed(app, visitor):
+    for rule in app.url_map.iter_rules():
+        path = rule.build({name: 1 for name in rule.arguments}, append_unknown=False)[1]
+        if rule.endpoint in OPEN or path is None:
+            continue
+        for method in rule.methods - {"OPTIONS", "HEAD"}:
+            answer = visitor.get(path) if method == "GET" else visitor.post(path)
+            assert answer.status_code == 302 and "/login" in answer.location, (method, path)
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/batches/99", "/batches/99/mapping", "/batches/99/live"])
+def test_what_is_not_there_is_404_for_those_who_may_look_and_closed_for_others(signed_in, visitor, path):
+    assert signed_in().get(path).status_code == 404
+    assert visitor.get(path).status_code in (302, 404)
+
+
+def test_a_change_without_its_token_is_refused(app, signed_in):
+    browser = signed_in()
+    assert browser.client.post("/uploads", data=PURGE).status_code == 400
+    assert "out of date" in browser.client.post("/logout").text
+
+
+def test_every_answer_carries_the_headers_that_keep_strangers_out(signed_in):
+    answer = signed_in().get("/batches")
+    assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+    assert "unsafe" not in CONTENT_SECURITY_POLICY
+    assert answer.headers["Cache-Control"] == "no-store" and answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "style=" not in answer.text and not re.search(r"<script(?![^>]*src=)", answer.text)
+
+
+def test_the_session_cookie_is_for_this_site_alone(app, visitor, signed_in):
+    cookie = visitor.get("/login").headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
+
+
+def test_a_strange_host_is_refused(visitor):
+    assert visitor.get("/login", headers={"Host": "evil.example.com"}).status_code == 400
+
+
+def test_a_wrong_password_and_an_unknown_name_get_the_same_answer(app, visitor, signed_in):
+    signed_in()
+    wrong = visitor.sign_in("operator1@company.com", "wrong")
+    unknown = visitor.sign_in("nobody@company.com", "wrong")
+    assert wrong.status_code == unknown.status_code == 422
+    strip = re.compile(r'value="[^"]*"|X-CSRFToken[^}]*')
+    assert strip.sub("", wrong.text) == strip.sub("", unknown.text)
+
+
+def test_guessing_passwords_is_slowed_down(app, visitor):
+    assert [visitor.sign_in("a@company.com", "x").status_code for _ in range(11)][-1] == 429
+
+
+@pytest.mark.parametrize("evil", ["https://evil.com", "//evil.com", "/\\evil.com", "javascript:alert(1)"])
+def test_signing_in_leads_to_no_other_site(app, visitor, evil):
+    from purge.cli.setup import add_user
+
+    password = add_user("ann@company.com", Role.VIEWER)
+    answer = visitor.post(f"/login?next={evil}", {"email": "ann@company.com", "password": password})
+    assert (answer.status_code, answer.location) == (303, "/")
+
+
+def test_signing_out_ends_it(signed_in):
+    browser = signed_in()
+    browser.post("/logout", page="/batches")
+    assert browser.get("/batches").status_code == 302
+
+
+def test_a_viewer_sees_all_and_changes_nothing(signed_in):
+    add_customer("ann@people.com")
+    db.session.commit()
+    url = at_review(signed_in(), "ann@people.com")
+    viewer = signed_in(Role.VIEWER)
+    assert viewer.get(f"{url}/review").status_code == 200
+    assert "Permanently delete 1" not in viewer.get(f"{url}/review").text
+    for act in ("confirmation", "pause", "resume", "cancellation", "discard", "mapping"):
+        assert viewer.post(f"{url}/{act}", page="/batches").status_code == 403, act
+    assert send(viewer, b"Email\na@b.com\n").status_code == 403
+    assert batch_at(url).state is State.READY
+
+
+def test_the_way_from_the_file_to_the_summary(signed_in):
+    browser, ann = signed_in(), add_customer("ann@people.com")
+    db.session.commit()
+    url = at_review(browser, "ann@people.com", "nobody@people.com", "broken")
+    assert browser.get(url).location == f"{url}/review"
+    page = browser.get(f"{url}/review").text
+    assert "Permanently delete 1 customer<" in page and "missing @" in page and "not found" in page
+    assert browser.post(f"{url}/confirmation", plan(browser, url), page=f"{url}/review").location == f"{url}/progress"
+    assert "Deleting" in browser.get(f"{url}/progress").text
+    work(batches.run, url)
+    assert db.session.get(Customer, ann) is None
+    ended = browser.get(f"{url}/live?stage=progress")
+    assert (ended.status_code, ended.headers["HX-Redirect"]) == (286, f"{url}/summary")
+    assert "1 customer was permanently deleted" in browser.get(f"{url}/summary").text
+    results = browser.get(f"{url}/results.csv")
+    assert results.text.splitlines() == [
+        "Row,Outcome,Reason", "2,purged,", "3,not found,", "4,invalid,missing @",
+    ]  # fmt: skip
+    assert "ann" not in results.text
+
+
+def test_every_stage_sends_you_to_where_the_batch_is(signed_in):
+    browser = signed_in()
+    add_customer("ann@people.com")
+    db.session.commit()
+    url = at_review(browser, "ann@people.com")
+    for stage in ("mapping", "checking", "progress", "summary", ""):
+        assert browser.get(f"{url}/{stage}".rstrip("/")).location == f"{url}/review"
+
+
+def test_a_second_click_on_the_red_button_changes_nothing(signed_in):
+    browser = signed_in()
+    add_customer("ann@people.com")
+    db.session.commit()
+    url = at_review(browser, "ann@people.com")
+    shown = plan(browser, url)
+    for _ in range(2):
+        assert browser.post(f"{url}/confirmation", shown, page="/batches").location == f"{url}/progress"
+    work(batches.run, url)
+    assert browser.post(f"{url}/confirmation", shown, page="/batches").location == f"{url}/summary"
+    assert batches.progress(batch_at(url)).outcomes[Outcome.PURGED] == 1
+
+
+def test_confirming_another_plan_than_the_one_shown_deletes_nobody(signed_in):
+    browser = signed_in()
+    add_customer("ann@people.com")
+    db.session.commit()
+    url = at_review(browser, "ann@people.com")
+    answer = browser.post(f"{url}/confirmation", {"plan": "f" * 64}, page=f"{url}/review")
+    assert answer.status_code == 422 and "not the plan you were shown" in answer.text
+    assert batch_at(url).state is State.READY
+
+
+def test_a_wrong_number_is_said_on_the_page(signed_in):
+    browser, lines = signed_in(), [f"p{n}@people.com" for n in range(11)]
+    for line in lines:
+        add_customer(line)
+    db.session.commit()
+    url = at_review(browser, *lines)
+    answer = browser.post(f"{url}/confirmation", {**plan(browser, url), "typed": "12"}, page=f"{url}/review")
+    assert answer.status_code == 422 and "Type the number of customers to delete: 11" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'Email\n"ann@people.com\n', "opened in line 2 is never closed"),
+        (b"PK\x03\x04", "a spreadsheet"),
+        (b"Email\n", "no data rows"),
+    ],
+)
+def test_a_refused_file_is_said_at_the_drop_zone_and_nothing_is_stored(signed_in, content, words):
+    answer = send(signed_in(), content)
+    assert answer.status_code == 422 and words in answer.text and "Nothing was stored" in answer.text
+    assert db.session.scalar(select(func.count()).select_from(Batch)) == 0
+    assert db.session.scalar(select(func.count()).select_from(UploadPart)) == 0
+
+
+def test_no_file_and_no_action_are_said_in_words(signed_in):
+    browser = signed_in()
+    assert "Choose a CSV file first" in browser.post("/uploads", PURGE, page="/settings/upload-tags").text
+    assert "Choose what should happen" in browser.post("/uploads", {}, page="/settings/upload-tags").text
+
+
+def test_a_file_beyond_the_limit_of_a_form_gets_a_page(app, signed_in):
+    app.config["MAX_CONTENT_LENGTH"] = 2_000
+    answer = send(signed_in(), b"Email\n" + b"ann@people.com\n" * 1_000)
+    assert answer.status_code == 413 and "too large" in answer.text
+
+
+def test_the_template_file_is_a_file_that_can_be_mapped(signed_in):
+    answer = signed_in().get("/settings/upload-tags/template.csv")
+    assert answer.text == "Customer Email\r\n" and "attachment" in answer.headers["Content-Disposition"]
+
+
+def test_the_mapping_shows_errors_at_their_cells_with_the_spreadsheets_numbers(signed_in):
+    browser = signed_in()
+    answer = send(browser, b"Name,Email\nAnn,ann@people.com\n\nBen,ben.people.com\n")
+    page = browser.get(answer.location).text
+    assert '<th scope="row">4</th>' in page and "missing @" in page and "1 row with errors" in page
+    assert 'name="upload"' in page and "1 blank row" in page
+    wrong = browser.get(f"{answer.location}/rows?column=0").text
+    assert 'name="upload"' not in wrong and "No row has a valid address" in wrong
+
+
+def test_two_likely_columns_are_left_to_the_admin(signed_in):
+    browser = signed_in()
+    url = send(browser, b"E-mail,Mail\na@people.com,b@people.com\n").location
+    assert "Choose a column first" in browser.get(url).text
+    assert browser.post(url, {"column": ""}, page=url).status_code == 422
+    assert browser.post(url, {"column": "7"}, page=url).status_code == 422
+    assert browser.post(url, {"column": "1"}, page=url).status_code == 303
+
+
+def test_without_javascript_another_column_is_shown_by_the_form(signed_in):
+    browser = signed_in()
+    url = send(browser, b"Name,Email\nAnn,ann@people.com\n").location
+    page = browser.post(url, {"column": "0", "show": ""}, page=url).text
+    assert "No row has a valid address" in page
+
+
+def test_windows_1252_goes_nowhere_without_a_yes(signed_in):
+    browser = signed_in()
+    url = send(browser, "Email,Name\nzoe@people.com,Zoë\n".encode("cp1252")).location
+    page = browser.get(url).text
+    assert "Zoë" in page and 'name="upload"' not in page
+    assert browser.post(url, {"column": "0"}, page=url).status_code == 422
+    assert 'name="upload"' in browser.get(f"{url}/rows?column=0&encoding_agreed=yes").text
+    assert browser.post(url, {"column": "0", "encoding_agreed": "yes"}, page=url).status_code == 303
+
+
+def test_cells_are_shown_as_text(signed_in):
+    browser = signed_in()
+    url = send(browser, b"Email,<i>Name</i>\na@people.com,<script>alert(1)</script>\n", "<b>x</b>.csv").location
+    page = browser.get(url).text
+    assert "<script>alert" not in page and "<i>Name" not in page and "<b>x" not in page
+
+
+def test_discarding_ends_in_a_page_that_says_so(signed_in):
+    browser = signed_in()
+    url = uploaded(browser, "ann@people.com")
+    assert browser.post(f"{url}/discard", page=f"{url}/mapping").location == f"{url}/summary"
+    assert "nobody was deleted" in browser.get(f"{url}/summary").text
+
+
+def test_pausing_resuming_and_cancelling_from_the_page(signed_in):
+    browser = signed_in()
+    add_customer("ann@people.com")
+    db.session.commit()
+    url = at_review(browser, "ann@people.com")
+    browser.post(f"{url}/confirmation", plan(browser, url), page=f"{url}/review")
+    for act, state in [("pause", State.PAUSED), ("resume", State.RUNNING), ("cancellation", State.CANCELLING)]:
+        browser.post(f"{url}/{act}", page=f"{url}/progress")
+        assert batch_at(url).state is state
+    work(batches.run, url)
+    assert "Nobody was deleted" in browser.get(f"{url}/summary").text
+
+
+def test_the_list_says_who_when_what_and_how_many(signed_in):
+    browser = signed_in()
+    uploaded(browser, "ann@people.com", "ben@people.com")
+    page = browser.get("/batches").text
+    assert "people.csv" in page and "@company.com" in page and "waiting for its mapping" in page
+
+
+def test_a_refused_check_is_said_on_the_summary(signed_in):
+    browser = signed_in()
+    url = uploaded(browser, "ann@people.com")
+    values = {"state": State.REFUSED, "refusal": "The check never ended."}
+    db.session.execute(update(Batch).values(values))
+    db.session.commit()
+    assert "The check never ended." in browser.get(url, follow_redirects=True).text
