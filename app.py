@@ -42,4 +42,5 @@ if __name__ == "__main__":
     try:
         sys.exit(embedded.main(create_app()))
     except ConfigError as error:
-        sys.exit(f"Purge cannot start. {error}")
+        print(f"Purge cannot start. {error.message}", file=sys.stderr)
+        sys.exit(error.exit_code)

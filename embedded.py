@@ -19,7 +19,7 @@ from sqlalchemy.exc import DatabaseError
 from jobs import redis_server
 from jobs.process import dies_with_us
 from purge.cli.setup import add_user, upgrade_schema
-from purge.config import CHECKOUT, LOOPBACK, ConfigError
+from purge.config import CHECKOUT, LOOPBACK, REDIS_FILE, ConfigError
 from purge.demo_data import DEMO_CUSTOMERS, make_demo_data
 from purge.extensions import db
 from purge.models import Customer, Role, User
@@ -87,9 +87,13 @@ def main(app: Flask) -> int:
             redis = redis_server.start(instance / "redis")
         except redis_server.NotStarted as error:
             raise ConfigError(str(error)) from None
+        address = instance / REDIS_FILE
         try:
+            address.touch(0o600)
+            address.write_text(redis.url)
             return _run(config, instance, redis, stop)
         finally:
+            address.unlink()
             redis.stop()
 
 

@@ -23,7 +23,7 @@ class NotStarted(Exception):
 
 @dataclass(frozen=True)
 class RedisServer:
-    """A running server; its password was made for this start and is in no file and no process list."""
+    """A running server; its password was made for this start and is in no process list."""
 
     process: subprocess.Popen
     url: str

@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from datetime import timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -10,14 +11,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs.bell import RINGS, ring
 from purge import batches
 from purge.batches import Batch, State
-from purge.erasure.residue import clear_residue
 from purge.extensions import db, now, reading
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 2
 STILL_SECONDS = 15
-TIDY_EVERY = 30  # sweeps
+REST_TIMES = 10  # after tidying for a second, ten seconds in which others may write
 
 
 def run() -> None:
@@ -25,13 +25,14 @@ def run() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    sweeps = 0
+    rest_until = 0.0
     while not stop.wait(SWEEP_SECONDS):
         try:
             sweep()
-            if sweeps % TIDY_EVERY == 0:
+            if time.monotonic() > rest_until:
+                began = time.monotonic()
                 tidy()
-            sweeps += 1
+                rest_until = time.monotonic() + REST_TIMES * (time.monotonic() - began)
         except SQLAlchemyError as error:
             log.warning("the database is out of reach (%s); the next sweep tries again", type(error).__name__)
         finally:
@@ -51,7 +52,11 @@ def sweep() -> None:
 
 
 def tidy() -> None:
-    """Throw forgotten uploads away, and fold what was deleted out of the write-ahead log."""
-    batches.discard_forgotten()
-    db.session.commit()
-    clear_residue(db.engine)
+    """Throw forgotten uploads away, and clear what finished batches left in the database's files."""
+    with reading():
+        ids = [batch.id for batch in batches.forgotten()]
+        db.session.rollback()
+    for batch_id in ids:
+        batches.discard(db.session.get(Batch, batch_id))
+        db.session.commit()
+    batches.settle()

@@ -4,6 +4,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import click
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SECRET_CHARACTERS = 64
+REDIS_FILE = "redis.url"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -29,6 +31,7 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
     if environ.get("PUBLIC_URL") and not (public.scheme in ("http", "https") and public.hostname):
         raise ConfigError("PUBLIC_URL must be a whole address, like https://purge.company.com.")
     max_bytes = _number(environ, "MAX_CSV_BYTES", 100_000_000)
+    redis_url = environ.get("REDIS_URL") or _own_redis(instance) or "redis://127.0.0.1:6379/0"
     return {
         # Every file the app writes is under this folder.
         "INSTANCE_PATH": str(instance),
@@ -36,7 +39,8 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         "SQLALCHEMY_DATABASE_URI": environ.get("DATABASE_URL") or f"sqlite:///{instance / 'purge.db'}",
         # Bound values are people; they must not reach a log with an error's text.
         "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True},
-        "REDIS_URL": environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"),
+        # `make run` has a Redis of its own, and says in a file where it is, for commands in other terminals.
+        "REDIS_URL": redis_url,
         # Signs the session cookie and seals uploads.
         "SECRET_KEY": _secret(environ, "SECRET_KEY", instance),
         # Keys the fingerprints of addresses: lose it, and nobody can be known again.
@@ -63,7 +67,7 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
             *{*LOOPBACK, host, *([public.hostname] if public.hostname else []), *_words(environ, "ALLOWED_HOSTS")}
         ],
         "WTF_CSRF_TIME_LIMIT": None,  # as long as the session, or a form left open overnight is lost
-        "RATELIMIT_STORAGE_URI": environ.get("REDIS_URL", "memory://"),
+        "RATELIMIT_STORAGE_URI": redis_url,
         "BOOTSTRAP_SERVE_LOCAL": True,
     }
 
@@ -79,6 +83,12 @@ def _instance_folder(environ: Mapping[str, str]) -> Path:
         raise ConfigError(
             f"The folder {folder} cannot be used ({error.strerror}). Set INSTANCE_PATH to another."
         ) from None
+
+
+def _own_redis(instance: Path) -> str | None:
+    with suppress(OSError):
+        return (instance / REDIS_FILE).read_text(encoding="ascii")
+    return None
 
 
 def _secret(environ: Mapping[str, str], name: str, instance: Path) -> str:

@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 from sqlalchemy import delete, event, func, insert, select, text, update
 
+from jobs.schedule import tidy
 from purge import batches
 from purge.batches import Batch, Door, NotPossible, Outcome, State
 from purge.batches.model import Chunk, PurgeRequest, UploadPart
@@ -306,8 +307,7 @@ def test_a_file_forgotten_for_a_week_is_thrown_away(app):
     old, new = opened("ann@people.com"), opened("ben@people.com")
     db.session.execute(update(Batch).where(Batch.id == old.id).values(created_at=text("'2020-01-01 00:00:00.000000'")))
     db.session.commit()
-    batches.discard_forgotten()
-    db.session.commit()
+    tidy()
     db.session.expire_all()
     assert (old.state, new.state) == (State.DISCARDED, State.UPLOADED)
 

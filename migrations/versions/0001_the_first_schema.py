@@ -105,6 +105,7 @@ def upgrade():
         sa.Column("confirmed_by_id", sa.Integer(), nullable=True),
         sa.Column("confirmed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("cleared_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["confirmed_by_id"], ["user.id"], name=op.f("fk_batch_confirmed_by_id")),
         sa.ForeignKeyConstraint(["created_by_id"], ["user.id"], name=op.f("fk_batch_created_by_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_batch")),

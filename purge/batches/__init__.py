@@ -2,11 +2,12 @@
 
 from purge.batches.account import failures, progress, results, waiting_chunks, what_falls, what_fell
 from purge.batches.check import check
-from purge.batches.control import TYPED_ABOVE, cancel, confirm, discard, discard_forgotten, pause, resume
+from purge.batches.control import TYPED_ABOVE, cancel, confirm, discard, forgotten, pause, resume
 from purge.batches.mapping import map_fields, preview
 from purge.batches.model import Batch, Door, NotPossible, Outcome, State
 from purge.batches.opening import open_csv, seen_before
 from purge.batches.run import run
+from purge.batches.settle import settle
 
 __all__ = [
     "TYPED_ABOVE",
@@ -19,8 +20,8 @@ __all__ = [
     "check",
     "confirm",
     "discard",
-    "discard_forgotten",
     "failures",
+    "forgotten",
     "map_fields",
     "open_csv",
     "pause",
@@ -30,6 +31,7 @@ __all__ = [
     "resume",
     "run",
     "seen_before",
+    "settle",
     "waiting_chunks",
     "what_falls",
     "what_fell",

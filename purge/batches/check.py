@@ -8,7 +8,7 @@ from hashlib import sha256
 from itertools import islice
 
 from flask import current_app
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from purge.batches import upload
 from purge.batches.mapping import verdict
@@ -62,7 +62,7 @@ def _begin(batch_id: int, token: str) -> Row | None:
 def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
     """Every row becomes a purge request, a block at a time; False when told to stop."""
     fingerprint = fingerprinter()
-    with upload.open_upload(db.engine, batch.id) as file:
+    with upload.open_upload(batch.id, _scalar) as file:
         rows = customer_csv.read_rows(file, batch.encoding, batch.delimiter)
         for block in iter(lambda: list(islice(rows, BLOCK_ROWS)), []):
             if not keep_going():
@@ -76,6 +76,11 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
                 ]
                 _insert(connection, requests)
     return True
+
+
+def _scalar(wanted: Select) -> bytes | None:
+    with reading(), db.engine.connect() as connection:
+        return connection.scalar(wanted)
 
 
 def _customer_ids(connection: Connection, keys: list[str]) -> dict[str, list[int]]:

@@ -46,11 +46,10 @@ def discard(batch: Batch) -> None:
     db.session.execute(delete(PurgeRequest).where(PurgeRequest.batch_id == batch.id))
 
 
-def discard_forgotten() -> None:
-    """Throw away what was uploaded a week ago and never confirmed."""
-    forgotten = Batch.state.in_(UNCONFIRMED), Batch.created_at < now() - FORGOTTEN_AFTER
-    for batch in db.session.scalars(db.select(Batch).where(*forgotten)).all():
-        discard(batch)
+def forgotten() -> list[Batch]:
+    """What was uploaded a week ago and never confirmed, to be discarded."""
+    old = Batch.state.in_(UNCONFIRMED), Batch.created_at < now() - FORGOTTEN_AFTER
+    return list(db.session.scalars(db.select(Batch).where(*old)))
 
 
 def _move(batch: Batch, came_from: tuple[State, ...], to: State, otherwise: str, *conditions, **values) -> None:

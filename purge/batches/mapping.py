@@ -46,9 +46,9 @@ class Preview:
 
 def preview(batch: Batch, column: int | None) -> Preview:
     """The first 100 rows, each with its verdict under this mapping; a column that is not there counts as none."""
-    with upload.open_upload(db.engine, batch.id) as file:
+    with upload.open_upload(batch.id, db.session.scalar) as file:
         header = customer_csv.read_header(file, batch.encoding, batch.delimiter)
-    with upload.open_upload(db.engine, batch.id) as file:
+    with upload.open_upload(batch.id, db.session.scalar) as file:
         rows = list(islice(customer_csv.read_rows(file, batch.encoding, batch.delimiter), PREVIEW_ROWS))
     column = column if column is not None and 0 <= column < len(header) else None
     return Preview(
@@ -95,5 +95,5 @@ def _samples(rows: list[customer_csv.Row], index: int) -> list[str]:
 
 
 def _affected(batch: Batch) -> list[customer_csv.Row]:
-    with upload.open_upload(db.engine, batch.id) as file:
+    with upload.open_upload(batch.id, db.session.scalar) as file:
         return customer_csv.affected_rows(file, batch.delimiter)

@@ -126,6 +126,7 @@ class Batch(db.Model):
     confirmed_by_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), index=True, info=ACCOUNT)
     confirmed_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
     finished_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
+    cleared_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)  # the database's files hold no trace since
 
     created_by: Mapped[User | None] = relationship(foreign_keys=created_by_id)
     confirmed_by: Mapped[User | None] = relationship(foreign_keys=confirmed_by_id)

@@ -9,7 +9,6 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
 from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
-from purge.erasure.residue import clear_residue
 from purge.evidence.ledger import fingerprinter
 from purge.extensions import db, now
 from purge.models import Customer
@@ -145,9 +144,7 @@ def _finish(batch_id: int) -> None:
     open_states = Batch.state.in_([State.RUNNING, State.PAUSED, State.CANCELLING])
     with db.engine.begin() as connection:
         ended = update(Batch).where(Batch.id == batch_id, open_states, ~waiting)
-        finished = connection.execute(ended.values(state=State.FINISHED, finished_at=now())).rowcount
-    if finished:
-        clear_residue(db.engine)
+        connection.execute(ended.values(state=State.FINISHED, finished_at=now()))
 
 
 def _pending(chunk: Row) -> ColumnElement[bool]:

@@ -4,14 +4,14 @@ import hashlib
 import hmac
 import io
 import os
+from collections.abc import Callable
 from typing import BinaryIO
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from flask import current_app
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import Connection, Select, delete, insert, select
 
 from purge.batches.model import UploadPart
-from purge.extensions import reading
 
 PART_BYTES = 1 << 20
 NONCE_BYTES = 12
@@ -26,9 +26,9 @@ def store(connection: Connection, batch_id: int, stream: BinaryIO) -> None:
         connection.execute(insert(UploadPart).values(batch_id=batch_id, number=number, sealed=sealed))
 
 
-def open_upload(engine: Engine, batch_id: int) -> BinaryIO:
-    """The bytes as they came, read piece by piece."""
-    return io.BufferedReader(_Upload(engine, batch_id), PART_BYTES)
+def open_upload(batch_id: int, scalar: Callable[[Select], bytes | None]) -> BinaryIO:
+    """The bytes as they came, read piece by piece through `scalar`, which asks the database for one value."""
+    return io.BufferedReader(_Upload(batch_id, scalar), PART_BYTES)
 
 
 def destroy(connection: Connection, batch_id: int) -> None:
@@ -45,8 +45,8 @@ def content_digest(stream: BinaryIO) -> bytes:
 
 
 class _Upload(io.RawIOBase):
-    def __init__(self, engine: Engine, batch_id: int):
-        self.engine, self.batch_id, self.cipher, self.number, self.rest = engine, batch_id, _cipher(), 0, b""
+    def __init__(self, batch_id: int, scalar: Callable[[Select], bytes | None]):
+        self.batch_id, self.scalar, self.cipher, self.number, self.rest = batch_id, scalar, _cipher(), 0, b""
 
     def readable(self) -> bool:
         return True
@@ -60,8 +60,7 @@ class _Upload(io.RawIOBase):
 
     def _next_part(self) -> bytes:
         wanted = select(UploadPart.sealed).where(UploadPart.batch_id == self.batch_id, UploadPart.number == self.number)
-        with reading(), self.engine.connect() as connection:
-            sealed = connection.scalar(wanted)
+        sealed = self.scalar(wanted)
         if sealed is None:
             return b""
         part = self.cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _place(self.batch_id, self.number))

@@ -48,6 +48,8 @@ def purge(file: Path, column: str | None, agreed: bool, dry_run: bool, yes: bool
     except (customer_csv.Refused, NotPossible) as refused:
         click.echo(f"Refused: {refused}", err=True)
         sys.exit(REFUSED)
+    if inline:
+        batches.settle()
     batch = _fetch(batch_id)
     _tell(batch, as_json, time.monotonic() - began)
     failed = batches.progress(batch).outcomes.get(Outcome.FAILED, 0)

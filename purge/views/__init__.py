@@ -52,17 +52,16 @@ def _begin() -> None:
 
 
 def _closed_by_default() -> Response | None:
-    if request.endpoint in OPEN or current_user.is_authenticated:
+    if request.endpoint is None or request.endpoint in OPEN or current_user.is_authenticated:
         return None
-    if request.endpoint is None:
-        abort(404)
     if request.headers.get("HX-Request"):
         return Response(status=401, headers={"HX-Redirect": url_for("sign_in.login")})
     return redirect(url_for("sign_in.login", next=request.full_path if request.method == "GET" else None))
 
 
 def _viewers_change_nothing() -> None:
-    if request.method not in SAFE_METHODS and request.endpoint not in OPEN and not current_user.may_purge:
+    changes = request.endpoint is not None and request.endpoint not in OPEN and request.method not in SAFE_METHODS
+    if changes and not current_user.may_purge:
         abort(403)
 
 

@@ -1,0 +1,155 @@
+"""`make run` as a newcomer meets it: first start, second start, Ctrl-C, and the ways it can be wrong."""
+
+import os
+import signal
+import socket
+import sqlite3
+import stat
+import time
+
+import pytest
+
+from tests.instance import Instance
+
+
+def gone(pids, seconds: float = 20) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_the_first_start_makes_everything_and_ctrl_c_takes_it_all_down_again(instance):
+    instance.start()
+    assert "admin@localhost" in instance.output and len(instance.password) >= 16
+    assert f"Open    {instance.url}" in instance.output
+    for name in ("secret_key", "ledger_key", "redis.url"):
+        assert stat.S_IMODE((instance.folder / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE(instance.folder.stat().st_mode) == 0o700
+    children = instance.children()
+    assert sum(" worker" in command for command in children.values()) == 2
+    assert sum(" schedule" in command for command in children.values()) == 1
+    assert instance.password not in " ".join(children.values())
+    assert instance.stop() == 0
+    assert gone(children) and not instance.answers()
+    keys = (instance.folder / "ledger_key").read_text()
+
+    instance.start()
+    assert instance.output.count("password") == 1 and (instance.folder / "ledger_key").read_text() == keys
+    assert "Traceback" not in instance.output
+
+
+def test_an_empty_start_has_no_customers_and_a_usual_one_has_demo_data(tmp_path):
+    for demo, customers in (("0", 0), ("1", 20_000)):
+        instance = Instance(tmp_path / f"demo {demo}", DEMO=demo)
+        try:
+            instance.start()
+            with sqlite3.connect(instance.folder / "purge.db") as database:
+                assert database.execute("SELECT count(*) FROM customer").fetchone() == (customers,)
+        finally:
+            instance.stop()
+
+
+def test_demo_data_cut_off_in_the_middle_is_completed(instance):
+    instance.flask("init-db")
+    assert instance.flask("demo-data", "--customers", "300").returncode == 0
+    (instance.folder / "demo-data.unfinished").touch()
+    instance.start()
+    with sqlite3.connect(instance.folder / "purge.db") as database:
+        assert database.execute("SELECT count(*) FROM customer").fetchone() == (20_000,)
+    assert not (instance.folder / "demo-data.unfinished").exists()
+
+
+def test_killing_the_supervisor_leaves_no_orphan(instance):
+    instance.start()
+    children = instance.children()
+    instance.process.kill()
+    instance.process.wait()
+    assert gone(children)
+    instance.start()
+
+
+def test_a_child_that_dies_is_started_again(instance):
+    instance.start()
+    assert instance.kill("gunicorn") >= 1
+    until = time.monotonic() + 30
+    while not instance.answers() and time.monotonic() < until:
+        time.sleep(0.2)
+    assert instance.answers() and "web ended" in instance.output
+
+
+def refused(instance: Instance) -> str:
+    instance.start(wait=False)
+    assert instance.process.wait(30) == 2
+    assert "Traceback" not in instance.output
+    return instance.output
+
+
+def test_a_taken_port_is_said_in_a_sentence(instance):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", instance.port))
+        taken.listen()
+        assert "PORT=5050 make run" in refused(instance)
+
+
+def test_a_second_start_on_the_same_folder_is_refused(instance):
+    instance.start()
+    second = Instance(instance.folder)
+    second.log = instance.folder.with_suffix(".second")
+    assert "running already" in refused(second)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: folder.write_text("a file"), "cannot be used"),
+        (
+            lambda folder: (folder.mkdir(), (folder / "purge.db").write_bytes(b"x" * 5000), key(folder)),
+            "not a database",
+        ),
+        (lambda folder: (folder.mkdir(), (folder / "purge.db").touch()), "secret secret_key is missing"),
+        (lambda folder: (folder.mkdir(), (folder / "secret_key").write_text("short")), "too short"),
+    ],
+    ids=["a file in its place", "not a database", "a database without its secrets", "half a secret"],
+)
+def test_a_half_made_folder_is_said_in_a_sentence(instance, spoil, words):
+    spoil(instance.folder)
+    assert words in refused(instance)
+
+
+def key(folder):
+    for name in ("secret_key", "ledger_key"):
+        (folder / name).write_text("k" * 64)
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "http"), ("MAX_CSV_ROWS", "0"), ("PUBLIC_URL", "purge.com")])
+def test_a_bad_setting_is_said_in_a_sentence_by_every_command(instance, name, value):
+    instance.environ[name] = value
+    assert name in refused(instance)
+    answer = instance.flask("init-db")
+    assert answer.returncode == 2 and name in answer.stderr and "Traceback" not in answer.stderr
+
+
+def test_init_db_and_users_can_be_repeated_and_say_what_is_wrong(instance):
+    for _ in range(2):
+        assert instance.flask("init-db").returncode == 0
+    added = instance.flask("users", "add", "Ann@company.com", "--role", "viewer")
+    assert added.returncode == 0 and "ann@company.com may sign in as viewer" in added.stdout
+    again = instance.flask("users", "add", "ann@company.com")
+    assert again.returncode == 1 and "has an account already" in again.stderr
+    assert "missing @" in instance.flask("users", "add", "ann").stderr
+
+
+@pytest.mark.parametrize("command", ["init-db", "users add", "worker", "schedule", "demo-data", "purge"])
+def test_every_command_says_what_it_is_for(instance, command):
+    answer = instance.flask(*command.split(), "--help")
+    assert answer.returncode == 0 and len(answer.stdout) > 150
+
+
+def test_a_signal_in_the_middle_of_the_start_stops_it_too(instance):
+    instance.start(wait=False)
+    time.sleep(1.5)
+    instance.process.send_signal(signal.SIGTERM)
+    assert instance.process.wait(30) in (0, -signal.SIGTERM)
