@@ -50,9 +50,10 @@ def purge(file: Path, column: str | None, agreed: bool, dry_run: bool, yes: bool
         sys.exit(REFUSED)
     if inline:
         batches.settle()
-    batch = _fetch(batch_id)
-    _tell(batch, as_json, time.monotonic() - began)
-    failed = batches.progress(batch).outcomes.get(Outcome.FAILED, 0)
+    with reading():
+        batch = db.session.get(Batch, batch_id, populate_existing=True)
+        _tell(batch, as_json, time.monotonic() - began)
+        failed = batches.progress(batch).outcomes.get(Outcome.FAILED, 0)
     sys.exit(REFUSED if batch.state is State.REFUSED else SOME_FAILED if failed else DONE)
 
 
@@ -89,7 +90,9 @@ def _column(batch: Batch, name: str | None) -> int:
 
 def _confirm(batch: Batch, yes: bool) -> None:
     """Say what goes and ask; a no throws the batch away."""
-    _review(batch)
+    with reading():
+        _review(batch)
+        db.session.rollback()  # nobody else should wait while a person thinks
     typed = str(batch.planned)
     if not yes:
         words = f"Type {batch.planned} to permanently delete {batch.planned:,} customers"
@@ -120,7 +123,7 @@ def _follow(batch_id: int, state: State, doing: str, work) -> None:
     with click.progressbar(length=batch.rows, label=f"{doing:9}", file=sys.stderr) as bar:
 
         def show() -> bool:
-            bar.update(batches.progress(_fetch(batch_id)).done - bar.pos)
+            bar.update(_done(batch_id) - bar.pos)
             return True
 
         while _fetch(batch_id).state in (state, State.PAUSED, State.CANCELLING):
@@ -159,3 +162,10 @@ def _fetch(batch_id: int) -> Batch:
         db.session.expunge(batch)
         db.session.rollback()
     return batch
+
+
+def _done(batch_id: int) -> int:
+    with reading():
+        done = batches.progress(db.session.get(Batch, batch_id, populate_existing=True)).done
+        db.session.rollback()
+    return done

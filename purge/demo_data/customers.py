@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from purge.demo_data.words import COMMENTS, CURRENCIES, EVENTS, LONG_DOMAIN, NOTES, PLACES, SUBJECTS, TAGS
 from purge.extensions import db
-from purge.models import Customer, RewardStatus
+from purge.models import Customer, Referral, RewardStatus
 
 DEMO_CUSTOMERS = 20_000
 BLOCK = 5_000
@@ -32,15 +32,18 @@ def make_demo_data(
     """Add this many customers, about eight rows hanging off each, after those that are there."""
     with engine.connect() as connection:
         first = (connection.scalar(select(func.max(Customer.id))) or 0) + 1
+        referrals = connection.scalar(select(func.max(Referral.id))) or 0
     for start in range(first, first + customers, BLOCK):
         ids = range(start, min(start + BLOCK, first + customers))
+        rows = _rows(ids, first, referrals, random.Random(f"{seed}:{start}"))
         with engine.begin() as connection:
-            for table, rows in _rows(ids, random.Random(f"{seed}:{start}")).items():
-                _insert(connection, table, rows)
+            for table, its_rows in rows.items():
+                _insert(connection, table, its_rows)
+        referrals += len(rows["referral"])
         progress(ids.stop - first, customers)
 
 
-def _rows(ids: range, dice: random.Random) -> dict[str, list[tuple]]:
+def _rows(ids: range, first: int, referrals: int, dice: random.Random) -> dict[str, list[tuple]]:
     """A block's rows by table, each as its columns stand in the model, without the id where the database gives it."""
     rows: dict[str, list[tuple]] = {name: [] for name in _TABLES}
     roll = dice.random
@@ -79,16 +82,18 @@ def _rows(ids: range, dice: random.Random) -> dict[str, list[tuple]]:
             rows["nps_answer"].append((id, int(roll() * 11), COMMENTS[int(roll() * 5)], moment))
         if roll() < 0.1:
             rows["team_note"].append((id, NOTES[int(roll() * 3)].format(name=first), moment))
-        if roll() < 0.5 and id > 1:
-            _refer(rows, id, 1 + int(roll() * (id - 1)), currency, moment, roll)
+        if roll() < 0.5 and id > first:
+            referral = referrals + len(rows["referral"]) + 1
+            _refer(rows, referral, (first + int(roll() * (id - first)), id), currency, moment, roll)
     return rows
 
 
-def _refer(rows: dict[str, list[tuple]], friend: int, referrer: int, currency: str, moment: str, roll) -> None:
-    """Somebody who was there before brought this customer, and one or both were rewarded for it."""
-    referral = friend  # a referral is numbered as the friend it brought, so that rewards can name it at once
-    rows["referral"].append((referral, referrer, friend, moment))
-    for owner in (referrer, friend)[: 1 + (roll() < 0.3)]:
+def _refer(
+    rows: dict[str, list[tuple]], referral: int, pair: tuple[int, int], currency: str, moment: str, roll
+) -> None:
+    """A referrer who was there before and the friend they brought; one or both were rewarded for it."""
+    rows["referral"].append((referral, *pair, moment))
+    for owner in pair[: 1 + (roll() < 0.3)]:
         status = _STATUSES[int(roll() * len(_STATUSES))].value
         code = f"R{owner}-{int(roll() * 1e6)}"
         rows["reward"].append((owner, referral, status, "10.00", currency, code, moment, None))

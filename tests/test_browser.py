@@ -1,0 +1,227 @@
+"""The walk in a real browser: upload, map, errors in red, review, confirm, progress, summary, results."""
+
+import csv
+import io
+import re
+import shutil
+import sqlite3
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.instance import CHECKOUT, Instance
+
+HTMX = CHECKOUT / "static" / "htmx-2.0.11.min.js"
+CDN = "https://cdn.jsdelivr.net/**"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# What the browser itself reports as an error where we ask for it: a refused form, a page that is not there, no CDN.
+EXPECTED = re.compile(r"status of (422|404|403)|cdn\.jsdelivr\.net|net::ERR_FAILED|valid digest")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    instance = Instance(folder / "instance", CHUNK_SIZE="100")
+    instance.flask("init-db", check=True)
+    instance.flask("demo-data", "--customers", "3000", check=True)
+    yield instance.start()
+    instance.stop()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    assert CHROMIUM, "Chromium is missing; tests/system-packages installs it"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(shop, chromium):
+    """A signed-in page; at the end of the test its console must hold no error and no CSP violation."""
+    contexts, errors = [], []
+
+    def open_page(cdn=serve_htmx, **options) -> Page:
+        context = chromium.new_context(base_url=shop.url, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.route(CDN, cdn)
+        page.goto("/login")
+        page.fill("#email", "admin@localhost")
+        page.fill("#password", shop.password)
+        page.click("button:has-text('Sign in')")
+        page.wait_for_url("**/batches")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not [error for error in errors if not EXPECTED.search(error)]
+
+
+def serve_htmx(route) -> None:
+    """What the CDN would have sent; the browser checks its hash."""
+    route.fulfill(path=HTMX, content_type="text/javascript", headers={"Access-Control-Allow-Origin": "*"})
+
+
+def people(shop, start: int, number: int, *more: str) -> bytes:
+    with sqlite3.connect(shop.folder / "purge.db") as database:
+        asked = "SELECT first_name, email FROM customer WHERE id >= ? ORDER BY id LIMIT ?"
+        rows = [f"{name},{email}" for name, email in database.execute(asked, (start, number))]
+    return "\n".join(["Name,Mail to", *more, *rows, ""]).encode()
+
+
+def upload(page: Page, content: bytes, name: str = "people.csv") -> None:
+    page.goto("/settings/upload-tags")
+    page.set_input_files("#file", {"name": name, "mimeType": "text/csv", "buffer": content})
+    page.click("text=Continue to the fields")
+
+
+def test_the_whole_walk(shop, open_page):
+    page = open_page()
+    upload(page, people(shop, 100, 250, "Ann,ann.at.people.com", "Bob,nobody@people.com"))
+    page.wait_for_url("**/mapping")
+    expect(page.get_by_text("Choose a column first.")).to_be_visible()
+    expect(page.get_by_role("button", name="Upload", exact=True)).to_have_count(0)
+
+    page.select_option("#column", label="Name")
+    expect(page.get_by_text("No row has a valid address in this column.")).to_be_visible()
+    page.select_option("#column", label="Mail to")
+    expect(page.get_by_text("1 row with errors will be skipped")).to_be_visible()
+    wrong = page.locator("td.bad-cell")
+    expect(wrong).to_have_count(1)
+    expect(wrong).to_contain_text("missing @")
+    assert wrong.locator("xpath=preceding-sibling::th").inner_text() == "2"
+    red, green, blue = (int(part) for part in re.findall(r"\d+", wrong.evaluate("e => getComputedStyle(e).color"))[:3])
+    assert red > 2 * max(green, blue)
+
+    page.get_by_role("button", name="Upload", exact=True).click()
+    page.wait_for_url("**/review")
+    expect(page.get_by_role("heading", level=1)).to_have_text("250 customers will be permanently deleted")
+    page.fill("#typed", "250")
+    page.get_by_role("button", name="Permanently delete 250 customers").dblclick()
+    page.wait_for_url("**/summary")
+    expect(page.get_by_role("heading", level=1)).to_have_text("250 customers were permanently deleted")
+    with page.expect_download() as download:
+        page.click("text=Download the results")
+    results = list(csv.reader(io.StringIO(download.value.path().read_text())))
+    assert results[:4] == [
+        ["Row", "Outcome", "Reason"], ["2", "invalid", "missing @"], ["3", "not found", ""], ["4", "purged", ""],
+    ]  # fmt: skip
+    assert len(results) == 253
+
+
+def test_closing_the_tab_changes_nothing(shop, open_page):
+    page = open_page()
+    upload(page, people(shop, 500, 1500))
+    page.select_option("#column", label="Mail to")
+    page.get_by_role("button", name="Upload", exact=True).click()
+    page.wait_for_url("**/review")
+    page.fill("#typed", "1,500")
+    page.get_by_role("button", name="Permanently delete").click()
+    page.wait_for_url(re.compile("progress|summary"))
+    address = page.url.replace("summary", "progress")
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_url("**/summary")
+    expect(page.get_by_text("1,500 customers were permanently deleted")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_and_nothing_sticks_out_at_320_pixels(shop, open_page, scheme):
+    page = open_page(color_scheme=scheme, viewport={"width": 320, "height": 700})
+    start = 2100 if scheme == "light" else 2200
+    upload(page, b"Email\n")
+    expect(page.get_by_text("no data rows")).to_be_visible()
+    check(page, "refused")
+    upload(page, "Email,Name\nzoe@people.com,Zoë\n".encode("cp1252"))
+    page.wait_for_url("**/mapping")
+    check(page, "windows-1252")
+    upload(page, people(shop, start, 20, "Ann,broken"))
+    page.select_option("#column", label="Mail to")
+    expect(page.locator("td.bad-cell")).to_be_visible()
+    check(page, "mapping")
+    page.get_by_role("button", name="Upload", exact=True).click()
+    page.wait_for_url("**/review")
+    check(page, "review")
+    page.fill("#typed", "20")
+    page.get_by_role("button", name="Permanently delete").click()
+    page.wait_for_url("**/summary")
+    check(page, "summary")
+    for path in ("/batches", "/customers", "/settings/upload-tags", "/nowhere"):
+        page.goto(path)
+        check(page, path)
+
+
+def test_the_live_pages_pass_axe_too(shop, open_page):
+    page = open_page()
+    upload(page, people(shop, 2300, 30))
+    page.select_option("#column", label="Mail to")
+    page.get_by_role("button", name="Upload", exact=True).click()
+    page.wait_for_url("**/review")
+    page.route("**/live*", lambda route: route.abort())
+    page.fill("#typed", "30")
+    page.get_by_role("button", name="Permanently delete").click()
+    page.wait_for_url(re.compile("progress|summary"))
+    check(page, "progress")
+
+
+def check(page: Page, name: str) -> None:
+    page.wait_for_load_state()
+    found = Axe().run(page)
+    assert found.violations_count == 0, f"{name}: {found.generate_report()}"
+    width = page.evaluate("() => document.documentElement.scrollWidth")
+    assert width <= page.viewport_size["width"], name
+
+
+def test_without_javascript_it_is_the_same_walk(shop, open_page):
+    page = open_page(java_script_enabled=False)
+    upload(page, people(shop, 2400, 5))
+    page.select_option("#column", label="Mail to")
+    page.click("text=Show the rows under this column")
+    expect(page.get_by_text("5 of the first 5 rows are valid")).to_be_visible()
+    page.get_by_role("button", name="Upload", exact=True).click()
+    page.wait_for_url("**/review")
+    page.get_by_role("button", name="Permanently delete 5 customers").click()
+    page.wait_for_url("**/summary")
+    expect(page.get_by_text("5 customers were permanently deleted")).to_be_visible()
+
+
+def test_the_keyboard_alone_is_enough(shop, open_page):
+    page = open_page()
+    upload(page, people(shop, 2450, 3))
+    page.wait_for_url("**/mapping")
+    page.focus("#column")
+    page.keyboard.type("Mail")
+    expect(page.get_by_role("button", name="Upload", exact=True)).to_be_visible()
+    press_on(page, "Upload")
+    page.wait_for_url("**/review")
+    press_on(page, "Permanently delete 3 customers")
+    page.wait_for_url("**/summary")
+
+
+def press_on(page: Page, words: str) -> None:
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => document.activeElement.innerText") == words:
+            return page.keyboard.press("Enter")
+    raise AssertionError(f"{words} cannot be reached with Tab")
+
+
+def tamper(route) -> None:
+    route.fulfill(body="alert(1)", content_type="text/javascript", headers={"Access-Control-Allow-Origin": "*"})
+
+
+@pytest.mark.parametrize(
+    "trouble", [lambda route: route.abort(), tamper, lambda route: None], ids=["away", "tampered", "hanging"]
+)
+def test_htmx_works_when_the_cdn_does_not(shop, open_page, trouble):
+    page = open_page(cdn=trouble)
+    upload(page, people(shop, 2500, 2))
+    page.wait_for_url("**/mapping", wait_until="domcontentloaded")
+    page.select_option("#column", label="Mail to")
+    expect(page.get_by_text("2 of the first 2 rows are valid")).to_be_visible(timeout=10_000)

@@ -1,0 +1,91 @@
+"""Nothing left: after a purge through the form, what was purged is in no file of the installation."""
+
+import re
+import time
+import zlib
+
+import pytest
+from sqlalchemy import select
+
+from app import create_app
+from purge.demo_data import make_demo_data
+from purge.erasure.map import read_map
+from purge.extensions import db
+from purge.models import Customer
+from tests.people import add_customer, hang_everything_on
+from tests.test_browser import chromium, open_page, upload  # noqa: F401 fixtures
+
+MARK = "quetzalcoatlus"
+PEOPLE = 40
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """An installation whose database has grown and shrunk, and has people marked in every column among its customers."""
+    from tests.instance import Instance
+
+    instance = Instance(tmp_path_factory.mktemp("canary") / "instance", CHUNK_SIZE="100")
+    instance.flask("init-db", check=True)
+    with create_app(instance.environ).app_context():
+        for part in range(PEOPLE):
+            make_demo_data(db.engine, 150, seed=part)
+            person = add_customer(
+                f"{MARK}.{part}@people.com", first_name=MARK, surname=MARK, phone=MARK, external_id=f"{MARK}-{part}"
+            )
+            hang_everything_on(person, read_map(db.metadata), f"{MARK}.{part}@people.com")
+            db.session.commit()
+        db.engine.dispose()
+    assert MARK.encode() in b"".join(traces(instance.folder).values())
+    yield instance.start()
+    instance.stop()
+
+
+def traces(folder) -> dict[str, bytes]:
+    """Everything in every file, unpacked where it is packed."""
+    found = {}
+    for file in folder.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            packed = [content[match.start() :] for match in re.finditer(rb"\x78[\x01\x9c\xda]", content)]
+            found[str(file.relative_to(folder))] = b"".join([content, *map(unpacked, packed)]).lower()
+    return found
+
+
+def unpacked(packed: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(packed)
+    except zlib.error:
+        return b""
+
+
+def test_nothing_of_the_purged_is_left_in_any_file(shop, open_page):  # noqa: F811
+    with create_app(shop.environ).app_context():
+        others = db.session.scalars(select(Customer.email).where(~Customer.email.contains(MARK)).limit(3_000)).all()
+        db.session.remove()
+        db.engine.dispose()
+    padding = "x" * 300  # large enough that the form's file does not stay in memory
+    asked = [f"{MARK}.{part}@people.com,{padding}" for part in range(PEOPLE)] + [
+        f"{email},{padding}" for email in others
+    ]
+    content = "\n".join(["Customer Email,Note", *asked, f"{MARK}-unknown@people.com,", f"{MARK} broken,", ""]).encode()
+    page = open_page()
+    upload(page, content, f"{MARK}@people.com.csv")
+    page.wait_for_url("**/mapping")
+    page.get_by_role("button", name="Upload", exact=True).click()
+    page.wait_for_url("**/review")
+    assert MARK not in page.content() and MARK not in page.title() and MARK not in page.url
+    page.fill("#typed", "3040")
+    page.get_by_role("button", name="Permanently delete").click()
+    page.wait_for_url("**/summary")
+    until = time.monotonic() + 60
+    while not page.get_by_text("No trace in the database’s files since").count():
+        assert time.monotonic() < until
+        page.wait_for_timeout(500)
+        page.reload()
+    assert MARK not in page.content()
+
+    left = traces(shop.folder)
+    assert {name for name, content in left.items() if MARK.encode() in content} == set()
+    for email in others:
+        assert not [name for name, content in left.items() if email.lower().encode() in content], email
+    assert "redis/appendonlydir" in " ".join(left) and "purge.db" in left
