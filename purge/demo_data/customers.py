@@ -43,7 +43,7 @@ def make_demo_data(
         progress(ids.stop - first, customers)
 
 
-def _rows(ids: range, first: int, referrals: int, dice: random.Random) -> dict[str, list[tuple]]:
+def _rows(ids: range, oldest: int, referrals: int, dice: random.Random) -> dict[str, list[tuple]]:
     """A block's rows by table, each as its columns stand in the model, without the id where the database gives it."""
     rows: dict[str, list[tuple]] = {name: [] for name in _TABLES}
     roll = dice.random
@@ -82,9 +82,9 @@ def _rows(ids: range, first: int, referrals: int, dice: random.Random) -> dict[s
             rows["nps_answer"].append((id, int(roll() * 11), COMMENTS[int(roll() * 5)], moment))
         if roll() < 0.1:
             rows["team_note"].append((id, NOTES[int(roll() * 3)].format(name=first), moment))
-        if roll() < 0.5 and id > first:
+        if roll() < 0.5 and id > oldest:
             referral = referrals + len(rows["referral"]) + 1
-            _refer(rows, referral, (first + int(roll() * (id - first)), id), currency, moment, roll)
+            _refer(rows, referral, (oldest + int(roll() * (id - oldest)), id), currency, moment, roll)
     return rows
 
 
