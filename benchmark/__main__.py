@@ -1,0 +1,165 @@
+"""One command, one table: python -m benchmark. CUSTOMERS, ROWS, RUNS and BENCH_FOLDER may be set."""
+
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+from app import create_app
+from benchmark.yardsticks import one_by_one, raw_sql
+from purge import batches
+from purge.batches import Door
+from purge.cli.setup import add_user, upgrade_schema
+from purge.config import CHECKOUT
+from purge.demo_data import make_demo_data, write_purge_csv
+from purge.erasure.residue import clear_residue
+from purge.extensions import db
+from purge.models import Role
+
+CUSTOMERS = int(os.environ.get("CUSTOMERS", 1_000_000))
+ROWS = int(os.environ.get("ROWS", CUSTOMERS // 10))
+RUNS = int(os.environ.get("RUNS", 3))
+LOOP_SAMPLE = 500
+README = CHECKOUT / "README.md"
+MARKS = re.compile(r"(<!-- benchmark -->\n).*?(<!-- /benchmark -->)", re.DOTALL)
+
+
+def main() -> None:
+    """Measure, print, and put the table into the README."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as folder:
+        table = _measure(Path(folder))
+    print(table)
+    README.write_text(MARKS.sub(lambda found: found[1] + table + found[2], README.read_text()))
+
+
+def _measure(folder: Path) -> str:
+    base, files = folder / "base", {rows: folder / f"{rows}.csv" for rows in (CUSTOMERS // 100, ROWS, CUSTOMERS)}
+    made = _make(base, files)
+    river, raw = [], []
+    for number in range(1, RUNS + 1):  # in turn, so that a slow minute of the machine is shared
+        river.append(_river(base, folder / "work", files[ROWS]))
+        raw.append(raw_sql(_copy(base, folder / "work") / "purge.db", files[ROWS]))
+        _say(f"run {number}: app {river[-1]['check'] + river[-1]['run']:.1f} s, raw SQL {raw[-1]:.1f} s")
+    loop = one_by_one(_copy(base, folder / "work") / "purge.db", files[ROWS], LOOP_SAMPLE)
+    small = _river(base, folder / "work", files[CUSTOMERS // 100])
+    _say("purging everybody …")
+    large = _river(base, folder / "work", files[CUSTOMERS])
+    cleared = _clearing(_copy(base, folder / "work"))
+    pages = _mapping_pages(_copy(base, folder / "work"))
+    return _table(made, river, raw, loop, small, large, cleared, pages)
+
+
+def _table(made, river, raw, loop, small, large, cleared, pages) -> str:
+    ours = statistics.median(one["check"] + one["run"] for one in river)
+    check, upload = (statistics.median(one[part] for one in river) for part in ("check", "upload"))
+    purged, theirs = river[0]["purged"], statistics.median(raw)
+    lines = [
+        ("", "measured", "wanted"),
+        ("---", "---", "---"),
+        (f"making {CUSTOMERS:,} customers and their rows", f"{made:.0f} s", "about 120 s"),
+        (f"upload of {ROWS:,} rows, looked through and stored", f"{upload:.2f} s", ""),
+        (f"check of {ROWS:,} rows", f"{check:.2f} s, {ROWS / check:,.0f} rows a second", ""),
+        (
+            f"check and run, {purged:,} customers purged",
+            f"{ours:.1f} s, {purged / ours:,.0f} a second",
+            "10,000 a second",
+        ),
+        ("the raw set-based SQL for the same", f"{theirs:.1f} s, {purged / theirs:,.0f} a second", ""),
+        ("check and run against the raw SQL", f"{ours / theirs:.2f} times its time", "at most 2"),
+        (f"a loop, row by row ({LOOP_SAMPLE} customers)", f"{loop:,.0f} a second", ""),
+        ("check and run against the loop", f"{purged / ours / loop:.0f} times its rate", "at least 30"),
+        (f"everybody: {large['purged']:,} purged", f"{_rate(large):,.0f} a second", ""),
+        (
+            f"memory, {small['rows']:,} rows and {large['rows']:,}",
+            f"{small['peak']:.0f} MB and {large['peak']:.0f} MB",
+            "100 MB apart",
+        ),
+        ("queries of a progress poll, small and large", f"{small['poll']} and {large['poll']}", "the same"),
+        (
+            "mapping page, file of 1 MB and of 100 MB",
+            f"{pages[0] * 1e3:.0f} ms and {pages[1] * 1e3:.0f} ms",
+            "at most twice",
+        ),
+        ("writing the database file anew afterwards", f"{cleared:.1f} s", ""),
+    ]
+    machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, SQLite embedded"
+    told = f"\nMeasured on {date.today():%-d %B %Y} by `make bench`: {machine}; medians of {RUNS} runs, in turn.\n"
+    return told + "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
+
+
+def _rate(told: dict) -> float:
+    return told["purged"] / (told["check"] + told["run"])
+
+
+def _make(base: Path, files: dict[int, Path]) -> float:
+    _say(f"making {CUSTOMERS:,} customers …")
+    with create_app({"INSTANCE_PATH": str(base)}).app_context():
+        upgrade_schema()
+        began = time.perf_counter()
+        make_demo_data(db.engine, CUSTOMERS)
+        made = time.perf_counter() - began
+        for rows, file in files.items():
+            write_purge_csv(db.engine, file, rows)
+        clear_residue(db.engine)
+        db.engine.dispose()
+    return made
+
+
+def _copy(base: Path, work: Path) -> Path:
+    shutil.rmtree(work, ignore_errors=True)
+    return shutil.copytree(base, work)
+
+
+def _river(base: Path, work: Path, file: Path) -> dict:
+    command = [sys.executable, "-m", "benchmark.river", str(_copy(base, work)), str(file)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=CHECKOUT).stdout)
+
+
+def _clearing(folder: Path) -> float:
+    with create_app({"INSTANCE_PATH": str(folder)}).app_context():
+        began = time.perf_counter()
+        assert clear_residue(db.engine)
+        db.engine.dispose()
+        return time.perf_counter() - began
+
+
+def _mapping_pages(folder: Path) -> list[float]:
+    """Seconds for the mapping page of a file of 1 MB and of 100 MB, over HTTP's own code path."""
+    app = create_app({"INSTANCE_PATH": str(folder), "MAX_CSV_ROWS": "10000000", "MAX_CSV_BYTES": "200000000"})
+    with app.app_context():
+        password = add_user("bench@localhost", Role.OPERATOR)
+        client, seconds = app.test_client(), []
+        app.config["WTF_CSRF_ENABLED"] = False
+        client.post("/login", data={"email": "bench@localhost", "password": password})
+        for size in (1_000_000, 100_000_000):
+            line = b"ann.smith@people.com,Ann,asked in writing\n"
+            file = io.BytesIO(b"Customer Email,Name,Reason\n" + line * (size // len(line)))
+            batch = batches.open_csv(file, "people.csv", Door.CSV)
+            url = f"/batches/{batch.id}/mapping"
+            db.session.commit()
+            seconds.append(statistics.median(_get(client, url) for _ in range(9)))
+        db.engine.dispose()
+    return seconds
+
+
+def _get(client, url: str) -> float:
+    began = time.perf_counter()
+    assert client.get(url).status_code == 200
+    return time.perf_counter() - began
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The app's own way, in a process of its own: python -m benchmark.river FOLDER CSV."""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from sqlalchemy import event
+
+from app import create_app
+from purge import batches
+from purge.batches import Batch, Door, State
+from purge.extensions import db
+
+
+def main(folder: str, file: str) -> dict:
+    """Seconds for upload, check and run; peak memory in MB; queries of one progress poll."""
+    app = create_app({"INSTANCE_PATH": folder})
+    with app.app_context():
+        uploaded, batch_id = _timed(_upload, Path(file))
+        checked, _ = _timed(batches.check, batch_id)
+        batch = db.session.get(Batch, batch_id, populate_existing=True)
+        if batch.state is State.READY:
+            batches.confirm(batch, batch.plan_digest, str(batch.planned))
+        db.session.commit()
+        run, _ = _timed(batches.run, batch_id)
+        db.session.expire_all()
+        outcomes = batches.progress(batch).outcomes
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        told = {"upload": uploaded, "check": checked, "run": run, "peak": peak, "poll": _queries_of_a_poll(batch_id)}
+        assert sum(outcomes.values()) == batch.rows and batch.state is State.FINISHED
+        return told | {"rows": batch.rows, "purged": outcomes["purged"]}
+
+
+def _upload(file: Path) -> int:
+    with file.open("rb") as stream:
+        batch = batches.open_csv(stream, file.name, Door.CSV)
+    batches.map_fields(batch, batch.email_column, False)
+    batch_id = batch.id
+    db.session.commit()
+    return batch_id
+
+
+def _queries_of_a_poll(batch_id: int) -> int:
+    asked = []
+    batch = db.session.get(Batch, batch_id)
+    event.listen(db.engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
+    batches.progress(batch)
+    return len(asked)
+
+
+def _timed(act, *arguments):
+    began = time.perf_counter()
+    answer = act(*arguments)
+    return time.perf_counter() - began, answer
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))
