@@ -27,13 +27,12 @@ class PreviewRow:
 
 @dataclass(frozen=True)
 class Preview:
-    """The first rows under a mapping; `affected` are the rows that read differently in windows-1252."""
+    """The first rows of a file under a mapping, and a few values of each column."""
 
     header: tuple[str, ...]
     samples: list[list[str]]
     column: int | None
     rows: list[PreviewRow]
-    affected: list[customer_csv.Row]
 
     @property
     def invalid(self) -> int:
@@ -56,8 +55,13 @@ def preview(batch: Batch, column: int | None) -> Preview:
         samples=[_samples(rows, index) for index in range(len(header))],
         column=column,
         rows=[_judged(row, column) for row in rows],
-        affected=[] if batch.encoding != customer_csv.NEEDS_AGREEMENT else _affected(batch),
     )
+
+
+def affected_rows(batch: Batch) -> list[customer_csv.Row]:
+    """The first rows that hang on the encoding which somebody must agree to."""
+    with upload.open_upload(batch.id, db.session.scalar) as file:
+        return [] if batch.encoding_agreed else customer_csv.affected_rows(file, batch.delimiter)
 
 
 def map_fields(batch: Batch, column: int, encoding_agreed: bool) -> None:
@@ -92,8 +96,3 @@ def _judged(row: customer_csv.Row, column: int | None) -> PreviewRow:
 def _samples(rows: list[customer_csv.Row], index: int) -> list[str]:
     cells = (row.cells[index].strip() for row in rows if not row.ragged)
     return list(dict.fromkeys(cell for cell in cells if cell))[:SAMPLES]
-
-
-def _affected(batch: Batch) -> list[customer_csv.Row]:
-    with upload.open_upload(batch.id, db.session.scalar) as file:
-        return customer_csv.affected_rows(file, batch.delimiter)

@@ -28,7 +28,8 @@ def every():
     page = db.select(Batch).options(joinedload(Batch.created_by)).order_by(Batch.id.desc()).limit(PAGE + 1)
     found = db.session.scalars(page.where(Batch.id < before) if before else page).all()
     older = found[PAGE - 1].id if len(found) > PAGE else None
-    shown = [(batch, batches.progress(batch), stage_url(batch)) for batch in found[:PAGE]]
+    counted = batches.outcomes([batch.id for batch in found[:PAGE]])
+    shown = [(batch, counted[batch.id], stage_url(batch)) for batch in found[:PAGE]]
     return render_template("batches/every.html", shown=shown, older=older, before=before)
 
 

@@ -50,6 +50,7 @@ def _page(batch, column: int | None, agreed: bool = False, refusal: str | None =
         "mapping/show.html",
         batch=batch,
         preview=batches.preview(batch, column),
+        affected=batches.affected_rows(batch),
         agreed=agreed,
         refusal=refusal,
         before=batches.seen_before(batch),
