@@ -91,9 +91,14 @@ def _table(made, river, raw, loop, small, large, cleared, pages) -> str:
         ),
         ("writing the database file anew afterwards", f"{cleared:.1f} s", ""),
     ]
-    machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, SQLite embedded"
+    machine = f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, SQLite embedded"
     told = f"\nMeasured on {date.today():%-d %B %Y} by `make bench`: {machine}; medians of {RUNS} runs, in turn.\n"
     return told + "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
+
+
+def _processor() -> str:
+    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return found[1] if found else platform.machine()
 
 
 def _rate(told: dict) -> float:

@@ -28,7 +28,10 @@
   addEventListener("submit", (event) => {
     // A button that is disabled at once would not be sent; the second click comes later than this.
     const button = event.submitter;
-    if (button && button.hasAttribute("data-once")) setTimeout(() => { button.disabled = true; }, 0);
+    if (button && button.hasAttribute("data-once")) setTimeout(() => {
+      button.disabled = true;
+      button.textContent = button.dataset.once || button.textContent;
+    }, 0);
   });
   addEventListener("pageshow", (event) => {
     if (event.persisted) location.reload(); // the back button must show what is so now
