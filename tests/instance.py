@@ -27,6 +27,7 @@ class Instance:
         self.process, self.log = None, folder.with_suffix(".output")
 
     def start(self, wait: bool = True) -> "Instance":
+        told = self.output.count("Open ") if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "app.py"],
@@ -37,7 +38,7 @@ class Instance:
                 start_new_session=True,
             )
         until = time.monotonic() + START_SECONDS
-        while wait and not self.answers():
+        while wait and self.output.count("Open ") == told:
             assert self.process.poll() is None and time.monotonic() < until, self.output
             time.sleep(0.1)
         return self
