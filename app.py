@@ -11,7 +11,7 @@ from jinja2 import StrictUndefined
 
 from purge import batches, cli, views  # noqa: F401 the batches' tables belong to the schema
 from purge.config import CHECKOUT, ConfigError, load_config
-from purge.extensions import csrf, db, limiter, login_manager, migrate, prepare_sqlite
+from purge.extensions import db, limiter, login_manager, migrate, prepare_sqlite
 
 
 def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
@@ -26,7 +26,6 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     migrate.init_app(app, db, directory=str(CHECKOUT / "migrations"), render_as_batch=True)
     Bootstrap5(app)
     login_manager.init_app(app)
-    csrf.init_app(app)
     limiter.init_app(app)
     views.register(app)
     cli.register(app)

@@ -90,7 +90,7 @@ def prepare_sqlite(engine: Engine) -> None:
             "synchronous=NORMAL",
             "foreign_keys=ON",
             "secure_delete=ON",
-            "busy_timeout=30000",
+            "busy_timeout=60000",  # longer than writing the file anew takes (purge.erasure.residue)
             "cache_size=-65536",
             "temp_store=MEMORY",
             "wal_autocheckpoint=16000",

@@ -12,6 +12,7 @@ from purge.demo_data import make_demo_data
 from purge.erasure.map import read_map
 from purge.extensions import db
 from purge.models import Customer
+from tests.instance import Instance
 from tests.people import add_customer, hang_everything_on
 from tests.test_browser import chromium, open_page, upload  # noqa: F401 fixtures
 
@@ -22,9 +23,11 @@ PEOPLE = 40
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     """An installation whose database has grown and shrunk, and has people marked in every column among its customers."""
-    from tests.instance import Instance
-
-    instance = Instance(tmp_path_factory.mktemp("canary") / "instance", CHUNK_SIZE="100")
+    folder = tmp_path_factory.mktemp("canary")
+    (folder / "elsewhere").mkdir()
+    instance = Instance(
+        folder / "instance", CHUNK_SIZE="100", TMPDIR=str(folder / "elsewhere"), HOME=str(folder / "elsewhere")
+    )
     instance.flask("init-db", check=True)
     with create_app(instance.environ).app_context():
         for part in range(PEOPLE):
@@ -84,6 +87,7 @@ def test_nothing_of_the_purged_is_left_in_any_file(shop, open_page):  # noqa: F8
         page.reload()
     assert MARK not in page.content()
 
+    assert not list((shop.folder.parent / "elsewhere").rglob("*")), "every file is under INSTANCE_PATH"
     left = traces(shop.folder)
     assert {name for name, content in left.items() if MARK.encode() in content} == set()
     for email in others:

@@ -86,7 +86,7 @@ class Shop:
         return redis.Redis.from_url((self.instance.folder / "redis.url").read_text())
 
     def assert_ended_as_planned(self, purging: subprocess.Popen) -> None:
-        out, _ = purging.communicate(timeout=120)
+        out, _ = purging.communicate(timeout=600)
         told = json.loads(out)
         assert purging.returncode == 0 and told["state"] == "finished"
         assert told["rows"] == ASKED == sum(told["outcomes"].values())
@@ -108,15 +108,17 @@ def shop(tmp_path):
 
 @pytest.fixture
 def dice():
+    """Random, and the same again for the seed it prints."""
     seed = int(os.environ.get("SEED", time.time_ns() % 10**6))
     print(f"SEED={seed}")
     return random.Random(seed)
 
 
-def test_a_worker_killed_in_the_middle_again_and_again(shop, dice):
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.soak)])
+def test_a_worker_killed_in_the_middle_again_and_again(shop, dice, kills):
     purging = shop.purge()
-    for _ in range(4):
-        at = shop.purged() + dice.randrange(1, 600)
+    for _ in range(kills):
+        at = shop.purged() + dice.randrange(1, 2 * ASKED // kills)
         shop.wait_for(lambda at=at: shop.purged() >= min(at, len(shop.planned)))
         workers = [
             pid for pid, command in shop.instance.children().items() if "flask" in command and "worker" in command

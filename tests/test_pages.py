@@ -72,6 +72,13 @@ def test_a_change_without_its_token_is_refused(app, signed_in):
     assert "out of date" in browser.client.post("/logout").text
 
 
+def test_a_strangers_file_is_not_even_read(app, visitor, monkeypatch):
+    read = []
+    monkeypatch.setattr("werkzeug.formparser.MultiPartParser.parse", lambda *_: read.append(1))
+    answer = visitor.client.post("/uploads", data={**PURGE, "file": (io.BytesIO(b"x" * 10_000), "people.csv")})
+    assert answer.status_code == 302 and "/login" in answer.location and not read
+
+
 def test_every_answer_carries_the_headers_that_keep_strangers_out(signed_in):
     answer = signed_in().get("/batches")
     assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY

@@ -3,8 +3,8 @@
 from flask import Flask, Response, abort, redirect, request, url_for
 from flask_login import current_user
 
-from purge.extensions import db, login_manager, only_reads, reading
-from purge.models import User
+from purge.extensions import csrf, login_manager, only_reads
+from purge.models import User, users
 from purge.views import batches, customers, errors, formats, mapping, sign_in, uploads
 
 OPEN = {"static", "bootstrap.static", "sign_in.login", "sign_in.logout"}
@@ -32,19 +32,15 @@ def register(app: Flask) -> None:
     app.before_request(_begin)
     app.before_request(_closed_by_default)
     app.before_request(_viewers_change_nothing)
+    csrf.init_app(app)  # after the door: to find its token it reads the whole form, a stranger's file and all
     app.after_request(_headers)
     app.add_url_rule("/", "home", lambda: redirect(url_for("batches.every")))
 
 
 @login_manager.user_loader
 def load_user(user_id: str) -> User | None:
-    """Who is signed in, read in a short transaction of its own: a change must not wait for the page's to end."""
-    with reading():
-        user = db.session.get(User, int(user_id))
-        if user:
-            db.session.expunge(user)
-        db.session.rollback()
-    return user
+    """Who is signed in."""
+    return users.find(User.id == int(user_id))
 
 
 def _begin() -> None:

@@ -1,0 +1,69 @@
+"""The schema is what the migrations make, up and down, and nothing of it is made by hand."""
+
+import threading
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from flask_migrate import downgrade, upgrade
+from sqlalchemy import inspect, text
+
+from purge.extensions import db
+from tests.people import add_customer
+
+
+def test_the_migrations_make_exactly_what_the_models_say(app):
+    with db.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), db.metadata) == []
+
+
+def test_down_and_up_again_leaves_a_working_schema(app):
+    add_customer("ann@people.com")
+    db.session.commit()
+    directory = app.extensions["migrate"].directory
+    downgrade(directory=directory, revision="base")
+    assert inspect(db.engine).get_table_names() == ["alembic_version"]
+    upgrade(directory=directory)
+    add_customer("ann@people.com")
+    db.session.commit()
+
+
+def test_every_connection_keeps_sqlites_promises(app):
+    with db.engine.connect() as connection:
+        for pragma, wanted in [
+            ("foreign_keys", 1),
+            ("secure_delete", 1),
+            ("journal_mode", "wal"),
+            ("busy_timeout", 60000),
+        ]:
+            assert connection.execute(text(f"PRAGMA {pragma}")).scalar() == wanted
+
+
+def test_whoever_waits_to_write_is_next_and_not_the_one_who_has_just_written(app):
+    """A loop of writers without a pause, as a running batch is, and one other who wants in."""
+    done, turns = threading.Event(), []
+
+    def greedy():
+        while not done.is_set():
+            with db.engine.begin() as connection:
+                connection.execute(text("UPDATE user SET role = role"))
+                turns.append("greedy")
+                done.wait(0.02)
+
+    def loop():
+        with app.app_context():
+            greedy()
+
+    db.session.commit()
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        while len(turns) < 5:
+            pass
+        for _ in range(5):
+            before = len(turns)
+            with db.engine.begin() as connection:
+                connection.execute(text("UPDATE user SET role = role"))
+                assert len(turns) - before <= 2
+    finally:
+        done.set()
+        thread.join()
