@@ -34,6 +34,7 @@ def register(app: Flask) -> None:
     app.before_request(_viewers_change_nothing)
     csrf.init_app(app)  # after the door: to find its token it reads the whole form, a stranger's file and all
     app.after_request(_headers)
+    app.teardown_request(lambda _error: only_reads.set(False))
     app.add_url_rule("/", "home", lambda: redirect(url_for("batches.every")))
 
 
@@ -44,6 +45,7 @@ def load_user(user_id: str) -> User | None:
 
 
 def _begin() -> None:
+    """A GET waits for no writer."""
     only_reads.set(request.method in SAFE_METHODS)
 
 
