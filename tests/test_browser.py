@@ -15,8 +15,9 @@ from tests.instance import CHECKOUT, Instance
 HTMX = CHECKOUT / "static" / "htmx-2.0.11.min.js"
 CDN = "https://cdn.jsdelivr.net/**"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# What the browser itself reports as an error where we ask for it: a refused form, a page that is not there, no CDN.
-EXPECTED = re.compile(r"status of (422|404|403)|cdn\.jsdelivr\.net|net::ERR_FAILED|valid digest")
+# What the browser itself reports as an error where we ask for it: a refused form, a page that is not there, no CDN,
+# a request cut off because the page was left.
+EXPECTED = re.compile(r"status of (422|404|403)|cdn\.jsdelivr\.net|net::ERR_FAILED|valid digest|htmx:sendAbort")
 
 
 @pytest.fixture(scope="module")
