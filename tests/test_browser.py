@@ -17,7 +17,9 @@ CDN = "https://cdn.jsdelivr.net/**"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # What the browser itself reports as an error where we ask for it: a refused form, a page that is not there, no CDN,
 # a request cut off because the page was left.
-EXPECTED = re.compile(r"status of (422|404|403)|cdn\.jsdelivr\.net|net::ERR_FAILED|valid digest|htmx:(sendAbort|afterRequest)")
+EXPECTED = re.compile(
+    r"status of (422|404|403)|cdn\.jsdelivr\.net|net::ERR_FAILED|valid digest|htmx:(sendAbort|afterRequest)"
+)
 
 
 @pytest.fixture(scope="module")

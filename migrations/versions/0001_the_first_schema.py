@@ -33,6 +33,14 @@ def upgrade():
         batch_op.create_index(batch_op.f("ix_customer_external_id"), ["external_id"], unique=False)
 
     op.create_table(
+        "ledger_entry",
+        sa.Column("fingerprint", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("batch_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("purged_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("fingerprint", "batch_id", name=op.f("pk_ledger_entry")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "user",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("email", sa.String(length=320), nullable=False),
@@ -402,6 +410,7 @@ def downgrade():
 
     op.drop_table("address")
     op.drop_table("user")
+    op.drop_table("ledger_entry")
     with op.batch_alter_table("customer", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_customer_external_id"))
         batch_op.drop_index(batch_op.f("ix_customer_email_key"))

@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from itertools import islice
 
@@ -15,7 +15,7 @@ from purge.batches.mapping import verdict
 from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
 from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
-from purge.evidence.ledger import fingerprinter
+from purge.evidence.ledger import fingerprinter, known
 from purge.extensions import db, now, reading
 from purge.intake import customer_csv
 from purge.models import Customer
@@ -70,17 +70,32 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
             read = [(row.number, *verdict(row, batch.email_column)) for row in block]
             with db.engine.begin() as connection:
                 _move(connection, batch.id, token, checked_rows=Batch.checked_rows + len(block))
-                ids = _customer_ids(connection, [key for _, key, _ in read if key])
-                requests = [
-                    (batch.id, number, *_request(key, problem, ids, fingerprint)) for number, key, problem in read
-                ]
-                _insert(connection, requests)
+                _insert(connection, list(_requests(connection, batch.id, read, fingerprint)))
     return True
 
 
 def _scalar(wanted: Select) -> bytes | None:
     with reading(), db.engine.connect() as connection:
         return connection.scalar(wanted)
+
+
+def _requests(connection: Connection, batch_id: int, read: list[tuple], fingerprint) -> Iterator[tuple]:
+    """The purge requests of a block: one customer's id is frozen; none or two are never deleted."""
+    ids = _customer_ids(connection, [key for _, key, _ in read if key])
+    prints = {key: fingerprint(key) for _, key, _ in read if key}
+    before = known(connection, [print for key, print in prints.items() if key not in ids])
+    for number, key, problem in read:
+        match key and ids.get(key, []):
+            case None:
+                yield batch_id, number, None, None, Outcome.INVALID.value, problem
+            case [id]:
+                yield batch_id, number, prints[key], id, None, None
+            case [_, *_]:
+                yield batch_id, number, prints[key], None, Outcome.HELD.value, Reason.SHARED_ADDRESS.value
+            case _ if prints[key] in before:
+                yield batch_id, number, prints[key], None, Outcome.ALREADY_PURGED.value, Reason.PURGED_BEFORE.value
+            case _:
+                yield batch_id, number, prints[key], None, Outcome.NOT_FOUND.value, None
 
 
 def _customer_ids(connection: Connection, keys: list[str]) -> dict[str, list[int]]:
@@ -90,19 +105,6 @@ def _customer_ids(connection: Connection, keys: list[str]) -> dict[str, list[int
     for key, id in connection.execute(matching):
         ids[key].append(id)
     return ids
-
-
-def _request(key: str | None, problem: str | None, ids: dict[str, list[int]], fingerprint) -> tuple:
-    """A row's (fingerprint, customer_id, outcome, reason): one customer's id is frozen; none or two are never deleted."""
-    if key is None:
-        return None, None, Outcome.INVALID.value, problem
-    match ids.get(key):
-        case None:
-            return fingerprint(key), None, Outcome.NOT_FOUND.value, None
-        case [id]:
-            return fingerprint(key), id, None, None
-        case _:
-            return fingerprint(key), None, Outcome.HELD.value, Reason.SHARED_ADDRESS.value
 
 
 def _insert(connection: Connection, requests: list[tuple]) -> None:

@@ -57,6 +57,7 @@ class Reason(StrEnum):
     SHARED_ADDRESS = "shared_address"
     ADDRESS_CHANGED = "address_changed"
     GONE = "gone"
+    PURGED_BEFORE = "purged_before"
     DATABASE_REFUSED = "database_refused"
 
     @property
@@ -69,6 +70,7 @@ _REASON_WORDS = {
     Reason.SHARED_ADDRESS: "more than one customer has this address",
     Reason.ADDRESS_CHANGED: "the customer's address changed after the check",
     Reason.GONE: "another batch purged this customer first",
+    Reason.PURGED_BEFORE: "an earlier batch purged this customer",
     Reason.DATABASE_REFUSED: "the database refused to delete this customer",
 }
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
 from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
-from purge.evidence.ledger import fingerprinter
+from purge.evidence.ledger import enter, fingerprinter
 from purge.extensions import db, now
 from purge.models import Customer
 
@@ -88,6 +88,8 @@ def _purge(connection: Connection, chunk: Row) -> dict:
     _end(connection, chunk, Outcome.ALREADY_PURGED, Reason.GONE, gone)
     _end(connection, chunk, Outcome.CHANGED, Reason.ADDRESS_CHANGED, changed)
     _end(connection, chunk, Outcome.PURGED)
+    purged = select(PurgeRequest.fingerprint, PurgeRequest.batch_id)
+    enter(connection, purged.where(*_requests(chunk), PurgeRequest.outcome == Outcome.PURGED))
     outcomes = {Outcome.PURGED: len(going), Outcome.ALREADY_PURGED: len(gone), Outcome.CHANGED: len(changed)}
     return {"outcomes": outcomes, "erased": erased}
 
@@ -148,8 +150,9 @@ def _finish(batch_id: int) -> None:
 
 
 def _pending(chunk: Row) -> ColumnElement[bool]:
-    return and_(
-        PurgeRequest.batch_id == chunk.batch_id,
-        PurgeRequest.customer_id.between(chunk.first_customer_id, chunk.last_customer_id),
-        PurgeRequest.outcome.is_(None),
-    )
+    return and_(*_requests(chunk), PurgeRequest.outcome.is_(None))
+
+
+def _requests(chunk: Row) -> tuple[ColumnElement[bool], ...]:
+    ids = PurgeRequest.customer_id.between(chunk.first_customer_id, chunk.last_customer_id)
+    return PurgeRequest.batch_id == chunk.batch_id, ids

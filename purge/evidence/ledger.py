@@ -1,12 +1,54 @@
-"""Knowing an address again without keeping it."""
+"""The ledger: who was purged, known again by their address and kept by nobody."""
 
 import hmac
 from collections.abc import Callable
+from datetime import datetime
 
 from flask import current_app
+from sqlalchemy import Connection, LargeBinary, Select, insert, literal, select
+from sqlalchemy.orm import Mapped, mapped_column
+
+from purge import email_address
+from purge.erasure.map import keep
+from purge.extensions import db, now
+
+KEYED = keep("says whose it is only to one who asks with the address; the key is not in the database")
+
+
+class LedgerEntry(db.Model):
+    """One purge of one person. It outlives the batch, so it holds the batch's number and no foreign key."""
+
+    __tablename__ = "ledger_entry"
+    __table_args__ = {"sqlite_with_rowid": False, "info": KEYED}
+
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True, info=KEYED)
+    batch_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, info=KEYED)
+    purged_at: Mapped[datetime] = mapped_column(info=KEYED)
 
 
 def fingerprinter() -> Callable[[str], bytes]:
-    """What turns a normal form (purge.email_address) into its fingerprint: HMAC-SHA-256, 32 bytes; the key is no row of the database."""
+    """What turns a normal form (purge.email_address) into its fingerprint: HMAC-SHA-256, 32 bytes."""
     key = current_app.config["LEDGER_KEY"]
     return lambda email_key: hmac.digest(key, email_key.encode(), "sha256")
+
+
+def enter(connection: Connection, purged: Select) -> None:
+    """Enter the (fingerprint, batch_id) pairs that `purged` selects, in the transaction that deletes the people."""
+    columns = ["fingerprint", "batch_id", "purged_at"]
+    moment = literal(now(), LedgerEntry.purged_at.type).label("purged_at")
+    connection.execute(insert(LedgerEntry.__table__).from_select(columns, purged.add_columns(moment)))
+
+
+def known(connection: Connection, fingerprints: list[bytes]) -> set[bytes]:
+    """Those of the fingerprints that somebody purged has."""
+    asked = select(LedgerEntry.fingerprint).where(LedgerEntry.fingerprint.in_(fingerprints))
+    return set(connection.scalars(asked)) if fingerprints else set()
+
+
+def entries(address: str) -> list[LedgerEntry]:
+    """When the person with this address was purged, the last time first; nothing for a text that is no address."""
+    key, _problem = email_address.read(address)
+    if key is None:
+        return []
+    theirs = select(LedgerEntry).where(LedgerEntry.fingerprint == fingerprinter()(key))
+    return list(db.session.scalars(theirs.order_by(LedgerEntry.purged_at.desc())))

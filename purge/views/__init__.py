@@ -5,8 +5,9 @@ from flask_login import current_user
 
 from purge.extensions import csrf, login_manager, only_reads
 from purge.models import User, users
-from purge.views import batches, customers, errors, formats, mapping, sign_in, uploads
+from purge.views import batches, customers, errors, formats, ledger, mapping, sign_in, uploads
 
+ASKS = {"ledger.was_purged"}  # posted, to keep an address out of the browser's history, and changing nothing
 OPEN = {"static", "bootstrap.static", "sign_in.login", "sign_in.logout"}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HTMX_CDN = "https://cdn.jsdelivr.net"
@@ -25,7 +26,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 def register(app: Flask) -> None:
     """Put every page on the app."""
-    for module in (sign_in, customers, uploads, mapping, batches):
+    for module in (sign_in, customers, ledger, uploads, mapping, batches):
         app.register_blueprint(module.blueprint)
     errors.register(app)
     formats.register(app)
@@ -46,7 +47,7 @@ def load_user(user_id: str) -> User | None:
 
 def _begin() -> None:
     """A GET waits for no writer."""
-    only_reads.set(request.method in SAFE_METHODS)
+    only_reads.set(_changes_nothing())
 
 
 def _closed_by_default() -> Response | None:
@@ -58,9 +59,12 @@ def _closed_by_default() -> Response | None:
 
 
 def _viewers_change_nothing() -> None:
-    changes = request.endpoint is not None and request.endpoint not in OPEN and request.method not in SAFE_METHODS
-    if changes and not current_user.may_purge:
+    if request.endpoint not in (None, *OPEN) and not _changes_nothing() and not current_user.may_purge:
         abort(403)
+
+
+def _changes_nothing() -> bool:
+    return request.method in SAFE_METHODS or request.endpoint in ASKS
 
 
 def _headers(response: Response) -> Response:
