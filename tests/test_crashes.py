@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -73,6 +74,11 @@ class Shop:
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
+    def workers(self) -> list[int]:
+        """Their process ids: the workers' own, or those of their jobs."""
+        children = self.instance.children()
+        return [pid for pid, command in children.items() if "flask" in command and "worker" in command]
+
     def purged(self) -> int:
         return self.ask("SELECT coalesce(sum(purged), 0) FROM chunk")[0][0]
 
@@ -120,10 +126,8 @@ def test_a_worker_killed_in_the_middle_again_and_again(shop, dice, kills):
     for _ in range(kills):
         at = shop.purged() + dice.randrange(1, 2 * ASKED // kills)
         shop.wait_for(lambda at=at: shop.purged() >= min(at, len(shop.planned)))
-        workers = [
-            pid for pid, command in shop.instance.children().items() if "flask" in command and "worker" in command
-        ]
-        os.kill(dice.choice(workers), 9)
+        shop.wait_for(shop.workers)
+        os.kill(dice.choice(shop.workers()), signal.SIGKILL)
     shop.assert_ended_as_planned(purging)
 
 
