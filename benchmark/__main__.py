@@ -76,7 +76,7 @@ def _table(made, river, raw, loop, small, large, cleared, pages) -> str:
         ("the raw set-based SQL for the same", f"{theirs:.1f} s, {purged / theirs:,.0f} a second", ""),
         ("check and run against the raw SQL", f"{ours / theirs:.2f} times its time", "at most 2"),
         (f"a loop, row by row ({LOOP_SAMPLE} customers)", f"{loop:,.0f} a second", ""),
-        ("check and run against the loop", f"{purged / ours / loop:.0f} times its rate", "at least 30"),
+        ("check and run against the loop", f"{purged / ours / loop:.1f} times its rate", "at least 30"),
         (f"everybody: {large['purged']:,} purged", f"{_rate(large):,.0f} a second", ""),
         (
             f"memory, {small['rows']:,} rows and {large['rows']:,}",

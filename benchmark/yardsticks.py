@@ -27,7 +27,7 @@ from purge.models import (
 
 # The app's own, so that what is compared is the way and not the settings.
 PRAGMAS = (
-    "journal_mode=WAL synchronous=NORMAL foreign_keys=ON secure_delete=ON cache_size=-65536 wal_autocheckpoint=16000"
+    "journal_mode=WAL synchronous=NORMAL foreign_keys=ON secure_delete=ON cache_size=-65536 wal_autocheckpoint=64000"
 )
 DELETED = (TimelineEvent, TeamNote, Tag, ShareLink, NpsAnswer, EmailSent, Device, Address)
 GONE = "(SELECT id FROM gone)"
