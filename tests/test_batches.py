@@ -152,7 +152,7 @@ def test_a_check_begun_again_from_the_middle_counts_nothing_twice(app, monkeypat
     asked = iter([True, True])
     work(batches.check, batch, keep_going=lambda: next(asked, False))
     db.session.expire_all()
-    assert (batch.state, batch.checked_rows) == (State.CHECKING, 4)
+    assert (batch.state, batch.checked_rows, batch.check_attempts) == (State.CHECKING, 4, 0)
     work(batches.check, batch)
     db.session.expire_all()
     assert batch.state is State.READY and batch.checked_rows == 8 and len(outcomes(batch)) == 8

@@ -66,6 +66,8 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
         rows = customer_csv.read_rows(file, batch.encoding, batch.delimiter)
         for block in iter(lambda: list(islice(rows, BLOCK_ROWS)), []):
             if not keep_going():
+                with db.engine.begin() as connection:  # to be told to stop is no failed attempt
+                    _move(connection, batch.id, token, check_attempts=batch.check_attempts)
                 return False
             read = [(row.number, *verdict(row, batch.email_column)) for row in block]
             with db.engine.begin() as connection:
