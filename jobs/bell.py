@@ -5,6 +5,7 @@ import time
 import uuid
 
 import redis
+from flask import current_app
 from rq import Worker
 from rq.registry import StartedJobRegistry
 
@@ -28,7 +29,9 @@ def ring(batch: Batch, leaving: str | None = None) -> None:
         task = RINGS[batch.state]
         wanted = 1
         if task == "run_batch":
-            wanted = max(1, min(Worker.count(queue=queue), batches.waiting_chunks(batch)))
+            # An emptied Redis has forgotten its workers; they are there all the same.
+            listening = max(Worker.count(queue=queue), current_app.config["WORKERS"])
+            wanted = max(1, min(listening, batches.waiting_chunks(batch)))
         rung = _rung(queue, connection, f"{task}-{batch.id}-") - {leaving}
         for _ in range(wanted - len(rung)):
             _enqueue(queue, task, batch.id)
