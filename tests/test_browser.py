@@ -18,7 +18,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 # What the browser itself reports as an error where we ask for it: a refused form, a page that is not there, no CDN,
 # a request cut off because the page was left.
 EXPECTED = re.compile(
-    r"status of (422|404|403)|cdn\.jsdelivr\.net|net::ERR_FAILED|valid digest|htmx:(sendAbort|afterRequest)"
+    r"status of (422|404|403)|cdn\.jsdelivr\.net|net::ERR_FAILED|valid digest|htmx:(sendAbort|afterRequest|sendError)"
 )
 
 
@@ -228,3 +228,40 @@ def test_htmx_works_when_the_cdn_does_not(shop, open_page, trouble):
     page.wait_for_url("**/mapping", wait_until="domcontentloaded")
     page.select_option("#column", label="Mail to")
     expect(page.get_by_text("2 of the first 2 rows are valid")).to_be_visible(timeout=10_000)
+
+
+def test_a_file_can_be_dropped_and_one_too_large_is_refused_before_it_is_sent(open_page):
+    page = open_page()
+    page.goto("/settings/upload-tags")
+    dropped = page.evaluate_handle(
+        """() => {
+            const dropped = new DataTransfer();
+            dropped.items.add(new File(["Email\\nnobody@people.com\\n"], "dropped.csv", { type: "text/csv" }));
+            return dropped;
+        }"""
+    )
+    page.dispatch_event("[data-drop]", "drop", {"dataTransfer": dropped})
+    expect(page.locator("[data-file-name]")).to_contain_text("dropped.csv")
+    page.evaluate("() => { document.querySelector('[data-upload]').dataset.maxBytes = 10; }")
+    page.dispatch_event("[data-drop]", "drop", {"dataTransfer": dropped})
+    expect(page.get_by_text("Send it in parts.")).to_be_visible()
+    expect(page.get_by_role("button", name="Continue to the fields")).to_be_disabled()
+    page.evaluate("() => { document.querySelector('[data-upload]').dataset.maxBytes = 1000; }")
+    page.dispatch_event("[data-drop]", "drop", {"dataTransfer": dropped})
+    page.click("text=Continue to the fields")
+    page.wait_for_url("**/mapping")
+    expect(page.get_by_text("dropped.csv")).to_be_visible()
+
+
+def test_a_page_that_loses_the_server_says_so_and_recovers(shop, open_page):
+    page = open_page()
+    upload(page, people(shop, 2600, 3))
+    page.wait_for_url("**/mapping")
+    page.wait_for_load_state("networkidle")
+    page.route("**/mapping/rows*", lambda route: route.abort())
+    page.select_option("#column", label="Name")
+    expect(page.get_by_role("alert").filter(has_text="The server did not answer")).to_be_visible()
+    page.unroute("**/mapping/rows*")
+    page.select_option("#column", label="Mail to")
+    expect(page.get_by_text("3 of the first 3 rows are valid")).to_be_visible()
+    expect(page.locator("#trouble")).to_be_hidden()

@@ -109,6 +109,11 @@ def test_guessing_passwords_is_slowed_down(app, visitor):
     assert [visitor.sign_in("a@company.com", "x").status_code for _ in range(11)][-1] == 429
 
 
+def test_an_office_full_of_colleagues_may_sign_in_at_once(app, signed_in):
+    for _ in range(12):
+        signed_in(Role.VIEWER)
+
+
 @pytest.mark.parametrize("evil", ["https://evil.com", "//evil.com", "/\\evil.com", "javascript:alert(1)"])
 def test_signing_in_leads_to_no_other_site(app, visitor, evil):
     from purge.cli.setup import add_user
