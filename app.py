@@ -11,6 +11,7 @@ from jinja2 import StrictUndefined
 
 from purge import batches, cli, views  # noqa: F401 the batches' tables belong to the schema
 from purge.config import CHECKOUT, ConfigError, load_config
+from purge.customers import search_index
 from purge.extensions import db, limiter, login_manager, migrate, prepare_sqlite
 
 
@@ -32,6 +33,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     with app.app_context():
         if db.engine.dialect.name == "sqlite":
             prepare_sqlite(db.engine)
+            search_index.prepare_sqlite(db.engine)
     return app
 
 

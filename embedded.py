@@ -166,6 +166,7 @@ def _children(config: dict) -> list[Child]:
     web += " --graceful-timeout 10 --timeout 120 --log-level warning --no-control-socket --worker-tmp-dir"
     gunicorn = [sys.executable, "-m", "gunicorn", "app:create_app()", *web.split(), f"{config['INSTANCE_PATH']}/tmp"]
     workers = [Child(f"worker-{number}", [*flask, "worker"]) for number in range(1, config["WORKERS"] + 1)]
+    workers.append(Child("worker-single", [*flask, "worker", "--single"]))
     return [Child("web", gunicorn), *workers, Child("schedule", [*flask, "schedule"])]
 
 

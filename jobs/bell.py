@@ -11,7 +11,7 @@ from rq.registry import StartedJobRegistry
 
 from jobs import queue as queues
 from purge import batches
-from purge.batches import Batch, State
+from purge.batches import Batch, Door, State
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def ring(batch: Batch, leaving: str | None = None) -> None:
     """
     try:
         connection = queues.connect()
-        queue = queues.queue(connection)
+        queue = queues.queue(connection, queues.SINGLE if batch.door is Door.FORM else queues.BULK)
         task = RINGS[batch.state]
         wanted = 1
         if task == "run_batch":

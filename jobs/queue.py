@@ -13,7 +13,7 @@ from rq.serializers import JSONSerializer
 from jobs.process import dies_with_us
 from purge.extensions import db
 
-BULK = "bulk"
+SINGLE, BULK = "single", "bulk"  # one customer from the form does not wait behind a file
 ALLOWED = frozenset({"jobs.tasks.check_batch", "jobs.tasks.run_batch"})
 HEARTBEAT_SECONDS = 5
 
@@ -57,17 +57,17 @@ def connect() -> redis.Redis:
     return redis.Redis.from_url(current_app.config["REDIS_URL"], socket_connect_timeout=5, socket_keepalive=True)
 
 
-def queue(connection: redis.Redis) -> Queue:
-    """The queue of checks and runs."""
-    return Queue(BULK, connection=connection, serializer=JSONSerializer, job_class=SafeJob)
+def queue(connection: redis.Redis, name: str = BULK) -> Queue:
+    """The queue of checks and runs, or of one customer at a time."""
+    return Queue(name, connection=connection, serializer=JSONSerializer, job_class=SafeJob)
 
 
-def work() -> None:
-    """Take jobs from the queue until told to stop; one queue a worker, for then RQ loses no job in a crash."""
+def work(*names: str) -> None:
+    """Take jobs from these queues, the first one's first, until told to stop."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a job told to stop before it listens must not die of it
     connection = connect()
     worker = SafeWorker(
-        [queue(connection)],
+        [queue(connection, name) for name in names],
         connection=connection,
         serializer=JSONSerializer,
         job_class=SafeJob,

@@ -6,6 +6,7 @@ import threading
 import time
 from datetime import timedelta
 
+from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.bell import RINGS, ring
@@ -59,4 +60,4 @@ def tidy() -> None:
     for batch_id in ids:
         batches.discard(db.session.get(Batch, batch_id))
         db.session.commit()
-    batches.settle()
+    batches.settle(timedelta(seconds=current_app.config["CLEAR_AFTER_SECONDS"]))

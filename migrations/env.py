@@ -4,6 +4,7 @@ from alembic import context
 from alembic.operations.ops import CreateTableOp
 from flask import current_app
 
+from purge.customers import search_index
 from purge.extensions import UtcDateTime
 
 database = current_app.extensions["migrate"].db
@@ -27,12 +28,21 @@ if context.is_offline_mode():
     raise SystemExit("Migrations are run against a database, not written out as SQL.")
 
 with database.engine.connect() as connection:
+    if connection.dialect.name == "sqlite":
+        # SQLite changes a table by making it anew; with the keys on, dropping the old one would take its children along.
+        connection.connection.execute("PRAGMA foreign_keys=OFF")
     context.configure(
         connection=connection,
         target_metadata=database.metadata,
+        include_name=lambda name, kind, _parents: kind != "table" or not search_index.holds(name),
         render_as_batch=True,
         render_item=render,
         process_revision_directives=without_the_erasure_map,
+        transactional_ddl=True,  # on SQLite too: our connections begin their transactions themselves
     )
     with context.begin_transaction():
         context.run_migrations()
+        if connection.dialect.name == "sqlite" and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+            raise SystemExit("The migration would leave rows that lead nowhere, so nothing was changed.")
+    if connection.dialect.name == "sqlite":
+        connection.connection.execute("PRAGMA foreign_keys=ON")

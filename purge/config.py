@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
+from pysqlite3 import dbapi2 as pysqlite3
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SECRET_CHARACTERS = 64
@@ -31,14 +32,18 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
     if environ.get("PUBLIC_URL") and not (public.scheme in ("http", "https") and public.hostname):
         raise ConfigError("PUBLIC_URL must be a whole address, like https://purge.company.com.")
     max_bytes = _number(environ, "MAX_CSV_BYTES", 100_000_000)
+    database = environ.get("DATABASE_URL") or f"sqlite:///{instance / 'purge.db'}"
     redis_url = environ.get("REDIS_URL") or _own_redis(instance) or "redis://127.0.0.1:6379/0"
     return {
         # Every file the app writes is under this folder.
         "INSTANCE_PATH": str(instance),
         # SQLite is embedded; PostgreSQL is for several machines.
-        "SQLALCHEMY_DATABASE_URI": environ.get("DATABASE_URL") or f"sqlite:///{instance / 'purge.db'}",
+        "SQLALCHEMY_DATABASE_URI": database,
         # Bound values are people; they must not reach a log with an error's text.
-        "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True},
+        "SQLALCHEMY_ENGINE_OPTIONS": {
+            "hide_parameters": True,
+            **({"module": pysqlite3} if database.startswith("sqlite") else {}),
+        },
         # `make run` has a Redis of its own, and says in a file where it is, for commands in other terminals.
         "REDIS_URL": redis_url,
         # Signs the session cookie and seals uploads.
@@ -54,6 +59,8 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         "MAX_CSV_ROWS": _number(environ, "MAX_CSV_ROWS", 1_000_000),
         # Customers a transaction deletes: enough to be quick, few enough to let others write in between.
         "CHUNK_SIZE": _number(environ, "CHUNK_SIZE", 5_000),
+        # Rewriting the database's file holds up whoever writes, so it waits until nothing has been purged for so long.
+        "CLEAR_AFTER_SECONDS": _number(environ, "CLEAR_AFTER_SECONDS", 30),
         # A form may be as large as the file it brings, and no larger; everything else in it is small.
         "MAX_CONTENT_LENGTH": max_bytes + 1_000_000,
         "MAX_FORM_MEMORY_SIZE": 100_000,

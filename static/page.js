@@ -33,6 +33,27 @@
       button.textContent = button.dataset.once || button.textContent;
     }, 0);
   });
+  for (const menu of document.querySelectorAll("[data-menu]")) {
+    const close = () => { menu.open = false; };
+    document.addEventListener("click", (event) => { if (!menu.contains(event.target)) close(); });
+    menu.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && menu.open) { close(); menu.querySelector("summary").focus(); }
+    });
+  }
+
+  const dialog = document.getElementById("dialog");
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target.id === "dialog-place" && !dialog.open) {
+      document.querySelector("[data-menu]").open = false;
+      document.querySelector("[data-menu] summary").focus(); // where the focus returns to when the dialog closes
+      dialog.showModal();
+    }
+    if (event.detail.target.id === "main") document.getElementById("main").focus();
+  });
+  document.addEventListener("click", (event) => {
+    const keep = event.target.closest("[data-close]");
+    if (keep && dialog && dialog.open && dialog.contains(keep)) { event.preventDefault(); dialog.close(); }
+  });
   addEventListener("pageshow", (event) => {
     if (event.persisted) location.reload(); // the back button must show what is so now
   });

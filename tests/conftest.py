@@ -3,10 +3,10 @@
 import itertools
 import re
 import shutil
-import sqlite3
 
 import pytest
 from flask import g
+from pysqlite3 import dbapi2 as sqlite3
 
 from app import create_app
 from jobs import redis_server

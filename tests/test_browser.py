@@ -4,11 +4,11 @@ import csv
 import io
 import re
 import shutil
-import sqlite3
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
+from pysqlite3 import dbapi2 as sqlite3
 
 from tests.instance import CHECKOUT, Instance
 

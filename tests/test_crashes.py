@@ -5,13 +5,13 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 
 import pytest
 import redis
+from pysqlite3 import dbapi2 as sqlite3
 
 from tests.instance import CHECKOUT, Instance
 

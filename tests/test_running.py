@@ -3,11 +3,11 @@
 import os
 import signal
 import socket
-import sqlite3
 import stat
 import time
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite3
 
 from tests.instance import Instance
 

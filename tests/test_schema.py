@@ -7,13 +7,15 @@ from alembic.migration import MigrationContext
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import inspect, text
 
+from purge.customers import search_index
 from purge.extensions import db
 from tests.people import add_customer
 
 
 def test_the_migrations_make_exactly_what_the_models_say(app):
     with db.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), db.metadata) == []
+        beside = {"include_name": lambda name, kind, _parents: kind != "table" or not search_index.holds(name)}
+        assert compare_metadata(MigrationContext.configure(connection, opts=beside), db.metadata) == []
 
 
 def test_down_and_up_again_leaves_a_working_schema(app):

@@ -1,39 +1,51 @@
 """Batches of purge requests: open, map, check, confirm, run, account for. Nothing here commits but the check and the run."""
 
-from purge.batches.account import failures, outcomes, progress, results, waiting_chunks, what_falls, what_fell
+from purge.batches.account import Fall, failures, outcomes, progress, results, waiting_chunks, what_falls, what_fell
 from purge.batches.check import check
 from purge.batches.control import TYPED_ABOVE, cancel, confirm, discard, forgotten, pause, resume
 from purge.batches.mapping import affected_rows, map_fields, preview
-from purge.batches.model import Batch, Door, NotPossible, Outcome, State
+from purge.batches.model import Batch, Door, Ground, NotPossible, Outcome, State, due
 from purge.batches.opening import open_csv, seen_before
 from purge.batches.run import run
 from purge.batches.settle import settle
+from purge.batches.single import Preview, open_single, pending_single, purge_of, single_outcome, today
+from purge.batches.single import preview as preview_single
 
 __all__ = [
     "TYPED_ABOVE",
     "Batch",
     "Door",
+    "Fall",
+    "Ground",
     "NotPossible",
     "Outcome",
+    "Preview",
     "State",
     "affected_rows",
     "cancel",
     "check",
     "confirm",
     "discard",
+    "due",
     "failures",
     "forgotten",
     "map_fields",
     "open_csv",
+    "open_single",
     "outcomes",
     "pause",
+    "pending_single",
     "preview",
+    "preview_single",
     "progress",
+    "purge_of",
     "results",
     "resume",
     "run",
     "seen_before",
     "settle",
+    "single_outcome",
+    "today",
     "waiting_chunks",
     "what_falls",
     "what_fell",

@@ -73,7 +73,7 @@ def waiting_chunks(batch: Batch) -> int:
 
 def what_falls(batch: Batch) -> list[Fall]:
     """What the review announces beside the customers themselves."""
-    return _in_words(batch.falls or {})
+    return in_words(batch.falls or {})
 
 
 def what_fell(batch: Batch) -> list[Fall]:
@@ -81,7 +81,7 @@ def what_fell(batch: Batch) -> list[Fall]:
     fell = Counter()
     for erased in db.session.scalars(select(Chunk.erased).where(Chunk.batch_id == batch.id, Chunk.erased.is_not(None))):
         fell.update(erased or {})
-    return _in_words(fell)
+    return in_words(fell)
 
 
 def results(batch: Batch) -> Iterator[tuple[int, Outcome | None, str]]:
@@ -127,7 +127,7 @@ def _rate(batch_id: int) -> float | None:
     return sum(chunk.requests for chunk in chunks) / seconds if seconds > 0 else None
 
 
-def _in_words(rows: dict[str, int]) -> list[Fall]:
+def in_words(rows: dict[str, int]) -> list[Fall]:
     """What stays first, the most rows first."""
     told = []
     for part in read_map(db.metadata).tables:

@@ -1,6 +1,7 @@
 """Batch, purge request and chunk: what was asked for, and what came of it."""
 
-from datetime import datetime
+from calendar import monthrange
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -75,6 +76,35 @@ _REASON_WORDS = {
 }
 
 
+class Ground(StrEnum):
+    """Why one customer is purged. No free text: it would outlive them, with their name in it."""
+
+    PRIVACY_REQUEST = "privacy_request"
+    ACCOUNT_CLOSED = "account_closed"
+    MADE_BY_MISTAKE = "made_by_mistake"
+    TEST_DATA = "test_data"
+    OTHER = "other"
+
+    @property
+    def words(self) -> str:
+        return _GROUND_WORDS[self]
+
+
+_GROUND_WORDS = {
+    Ground.PRIVACY_REQUEST: "Privacy request (GDPR, CCPA …)",
+    Ground.ACCOUNT_CLOSED: "The customer closed their account",
+    Ground.MADE_BY_MISTAKE: "Made twice, or by mistake",
+    Ground.TEST_DATA: "A test, no real person",
+    Ground.OTHER: "Another reason",
+}
+
+
+def due(asked_on: date) -> date:
+    """One calendar month after the request, or that month's last day (GDPR 12(3); Regulation 1182/71, 3(2)(c))."""
+    year, month = (asked_on.year + 1, 1) if asked_on.month == 12 else (asked_on.year, asked_on.month + 1)
+    return date(year, month, min(asked_on.day, monthrange(year, month)[1]))
+
+
 class NotPossible(Exception):
     """The batch is not in a state to do this; str() is one sentence for the admin."""
 
@@ -94,21 +124,25 @@ class Batch(db.Model):
     door: Mapped[Door] = mapped_column(info=ACCOUNT)
     state: Mapped[State] = mapped_column(default=State.UPLOADED, index=True, info=ACCOUNT)
     refusal: Mapped[str | None] = mapped_column(String(300), info=ACCOUNT)  # why, in one sentence
-    file_name: Mapped[str] = mapped_column(
+    # Of the file; a batch of one customer has none.
+    file_name: Mapped[str | None] = mapped_column(
         String(200), info=keep("anything in it that looks like an address is masked")
     )
-    file_bytes: Mapped[int] = mapped_column(BigInteger, info=ACCOUNT)
-    content_digest: Mapped[bytes] = mapped_column(
+    file_bytes: Mapped[int | None] = mapped_column(BigInteger, info=ACCOUNT)
+    content_digest: Mapped[bytes | None] = mapped_column(
         LargeBinary(32), index=True, info=keep("keyed; knows a file seen before")
     )
-    encoding: Mapped[str] = mapped_column(String(20), info=ACCOUNT)
+    encoding: Mapped[str | None] = mapped_column(String(20), info=ACCOUNT)
     encoding_agreed: Mapped[bool] = mapped_column(
         default=True, info=ACCOUNT
     )  # False: somebody must say yes to `encoding`
-    delimiter: Mapped[str] = mapped_column(String(1), info=ACCOUNT)
+    delimiter: Mapped[str | None] = mapped_column(String(1), info=ACCOUNT)
     email_column: Mapped[int | None] = mapped_column(info=ACCOUNT)  # counted from 0
     rows: Mapped[int] = mapped_column(info=ACCOUNT)  # data rows in the file
     blank_rows: Mapped[int] = mapped_column(default=0, info=ACCOUNT)
+
+    ground: Mapped[Ground | None] = mapped_column(info=ACCOUNT)
+    asked_on: Mapped[date | None] = mapped_column(info=ACCOUNT)  # when the customer asked
 
     created_by_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), index=True, info=ACCOUNT)
     created_at: Mapped[datetime] = mapped_column(default=now, info=ACCOUNT)
@@ -132,6 +166,11 @@ class Batch(db.Model):
 
     created_by: Mapped[User | None] = relationship(foreign_keys=created_by_id)
     confirmed_by: Mapped[User | None] = relationship(foreign_keys=confirmed_by_id)
+
+    @property
+    def due_on(self) -> date | None:
+        """By when a privacy request must be answered."""
+        return due(self.asked_on) if self.asked_on and self.ground is Ground.PRIVACY_REQUEST else None
 
 
 class UploadPart(db.Model):

@@ -1,20 +1,36 @@
 """After the last chunk: what the deletions left in the database's own files goes too."""
 
-from sqlalchemy import exists, update
+from datetime import timedelta
+
+from sqlalchemy import exists, func, update
 
 from purge.batches.model import Batch, State
+from purge.customers import search_index
 from purge.erasure.residue import clear_residue
 from purge.extensions import db, now, reading
 
 BUSY = (State.CHECKING, State.RUNNING, State.CANCELLING)
+LONGEST_WAIT = timedelta(minutes=10)
+NO_TIME = timedelta()
 
 
-def settle() -> None:
-    """Once nothing runs, clear what finished batches left behind, and say when."""
+def settle(quiet: timedelta = NO_TIME) -> None:
+    """Once nothing has run for so long, clear what finished batches left behind, and say when.
+
+    Clearing holds up whoever writes, and somebody who purges one customer after the other should not wait for it.
+    """
     unsettled = Batch.state == State.FINISHED, Batch.cleared_at.is_(None)
     with reading(), db.engine.connect() as connection:
         finished = list(connection.scalars(db.select(Batch.id).where(*unsettled)))
+        first, last = connection.execute(
+            db.select(func.min(Batch.finished_at), func.max(Batch.finished_at)).where(*unsettled)
+        ).one()
         busy = connection.scalar(db.select(exists().where(Batch.state.in_(BUSY))))
-    if finished and not busy and clear_residue(db.engine):
+    if busy or not finished or (now() - last < quiet and now() - first < LONGEST_WAIT):
+        return
+    if db.engine.dialect.name == "sqlite":
+        with db.engine.begin() as connection:
+            search_index.clear_residue(connection)
+    if clear_residue(db.engine):
         with db.engine.begin() as connection:
             connection.execute(update(Batch).where(Batch.id.in_(finished)).values(cleared_at=now()))

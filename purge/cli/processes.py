@@ -8,14 +8,17 @@ from jobs import schedule as scheduler
 
 
 @click.command()
+@click.option(
+    "--single", is_flag=True, help="Only purges of one customer, so that none waits until a file's turn ends."
+)
 @with_appcontext
-def worker() -> None:
+def worker(single: bool) -> None:
     """Check and carry out batches, until told to stop.
 
     Run as many as you like, on as many machines; each needs DATABASE_URL, REDIS_URL and the secrets the web server has.
     Ctrl-C or SIGTERM finishes the chunk in hand and leaves the rest to others.
     """
-    queue.work()
+    queue.work(*([queue.SINGLE] if single else [queue.SINGLE, queue.BULK]))
 
 
 @click.command()

@@ -1,7 +1,6 @@
 """What a deletion leaves in the database's own files."""
 
 import logging
-import sqlite3
 
 from sqlalchemy import Engine
 
@@ -22,7 +21,7 @@ def clear_residue(engine: Engine) -> bool:
         connection.execute("VACUUM")
         busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not busy
-    except sqlite3.Error as error:
+    except engine.dialect.dbapi.Error as error:
         log.warning("the database file could not be written anew: %s", error)
         return False
     finally:

@@ -5,9 +5,10 @@ from flask_login import current_user
 
 from purge.extensions import csrf, login_manager, only_reads
 from purge.models import User, users
-from purge.views import batches, customers, errors, formats, ledger, mapping, sign_in, uploads
+from purge.views import batches, customers, errors, formats, ledger, mapping, search_bar, sign_in, uploads
 
-ASKS = {"ledger.was_purged"}  # posted, to keep an address out of the browser's history, and changing nothing
+# Posted, to keep people out of the browser's history, and changing nothing.
+ASKS = {"ledger.was_purged", "customers.every", "customers.found", "search_bar.results", "search_bar.offers"}
 OPEN = {"static", "bootstrap.static", "sign_in.login", "sign_in.logout"}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HTMX_CDN = "https://cdn.jsdelivr.net"
@@ -26,7 +27,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 def register(app: Flask) -> None:
     """Put every page on the app."""
-    for module in (sign_in, customers, ledger, uploads, mapping, batches):
+    for module in (sign_in, search_bar, customers, ledger, uploads, mapping, batches):
         app.register_blueprint(module.blueprint)
     errors.register(app)
     formats.register(app)

@@ -1,21 +1,167 @@
-"""The customers there are."""
+"""Customers: found, listed, looked at, and one of them purged."""
 
-from flask import Blueprint, render_template, request
+from datetime import date
 
+from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
+from flask_login import current_user
+
+from jobs.bell import ring
+from purge import batches, customers
+from purge.batches import Batch, Ground, NotPossible
+from purge.customers import SECTIONS, Asked, Side, Sort
 from purge.extensions import db
 from purge.models import Customer
 
 blueprint = Blueprint("customers", __name__, url_prefix="/customers")
 
-PAGE = 50
 
-
-@blueprint.get("")
+@blueprint.route("", methods=["GET", "POST"])
 def every():
-    """The newest first; `before` is the id where the page before ended."""
-    before = request.args.get("before", type=int)
-    page = db.select(Customer).order_by(Customer.id.desc()).limit(PAGE + 1)
-    found = db.session.scalars(page.where(Customer.id < before) if before else page).all()
-    total = db.session.scalar(db.select(db.func.count()).select_from(Customer))
-    older = found[PAGE - 1].id if len(found) > PAGE else None
-    return render_template("customers/every.html", customers=found[:PAGE], total=total, older=older, before=before)
+    """The list. What is looked for comes in the form and never in the address."""
+    return render_template("customers/every.html", total=customers.total(), **_found())
+
+
+@blueprint.post("/found")
+def found():
+    """The list's fragment, as somebody types."""
+    return render_template("customers/_found.html", **_found())
+
+
+@blueprint.get("/<int:customer_id>")
+def profile(customer_id: int):
+    customer = db.session.get(Customer, customer_id)
+    if customer is None:
+        return _gone(customer_id)
+    sections = [customers.pageful(customer, section) for section in SECTIONS]
+    return render_template("customers/profile.html", customer=customer, sections=sections)
+
+
+@blueprint.get("/<int:customer_id>/sections/<section>")
+def section(customer_id: int, section: str):
+    """A further page of one section."""
+    if section not in SECTIONS:
+        abort(404)
+    customer = db.session.get(Customer, customer_id)
+    if customer is None:
+        return _gone(customer_id)
+    shown = customers.pageful(customer, section, request.args.get("page", 1, type=int))
+    return render_template("customers/section.html", customer=customer, section=shown)
+
+
+@blueprint.post("/<int:customer_id>/emails")
+def emails(customer_id: int):
+    """Turn a customer's e-mails off or on."""
+    customer = db.session.get(Customer, customer_id)
+    if customer is None:
+        return _gone(customer_id)
+    customers.turn_emails(customer, request.form.get("emails") == "on")
+    db.session.commit()
+    return redirect(url_for("customers.profile", customer_id=customer_id), 303)
+
+
+@blueprint.get("/<int:customer_id>/purge")
+def purge(customer_id: int):
+    """What a purge would do: a page of its own, and with JavaScript the dialog's content."""
+    customer = db.session.get(Customer, customer_id)
+    if customer is None:
+        return redirect(url_for("customers.profile", customer_id=customer_id), 303)
+    return (current_user.may_purge and _purge(customer)) or abort(403)
+
+
+@blueprint.post("/<int:customer_id>/purge")
+def confirm_purge(customer_id: int):
+    """The answer has the person's name, for the last time: no address could bring it back."""
+    customer = db.session.get(Customer, customer_id)
+    if customer is None:
+        return _gone(customer_id)
+    batch = batches.pending_single(customer, current_user.id)  # the second click of two
+    if batch is None:
+        try:
+            batch = _open(customer)
+        except NotPossible as refusal:
+            db.session.rollback()
+            return _purge(db.session.get(Customer, customer_id), str(refusal)), 422
+    name, batch_id = customer.first_name or customer.surname, batch.id
+    db.session.commit()
+    ring(batch)
+    db.session.commit()
+    return render_template("customers/purging.html", name=name, batch_id=batch_id, outcome=None)
+
+
+@blueprint.get("/purging/<int:batch_id>")
+def purging(batch_id: int):
+    """What the page of a purge polls until there is an outcome."""
+    batch = db.session.get(Batch, batch_id) or abort(404)
+    return render_template("customers/_purging.html", batch_id=batch_id, outcome=batches.single_outcome(batch))
+
+
+@blueprint.get("/due")
+def due():
+    """By when a request of this date must be answered."""
+    asked_on = _date(request.args.get("asked_on"))
+    due_on = batches.due(asked_on) if asked_on and request.args.get("ground") == Ground.PRIVACY_REQUEST else None
+    return render_template("customers/_due.html", due_on=due_on, today=batches.today())
+
+
+def _found() -> dict:
+    try:
+        asked = _asked()
+        return {"asked": asked, "found": customers.find(asked), "sides": Side, "sorts": Sort}
+    except ValueError:  # a cursor that is none of ours
+        abort(400)
+
+
+def _asked() -> Asked:
+    form = request.form
+    direction, _, rest = form.get("page", "").partition("|")
+    id, _, value = rest.partition("|")
+    page = ("last", "", None) if direction == "last" else (direction, value, int(id)) if id.isdigit() else None
+    return Asked(
+        term=form.get("term", ""),
+        side=_one_of(Side, form.get("side")),
+        receives_emails={"on": True, "off": False}.get(form.get("emails", "")),
+        created_from=_date(form.get("created_from")),
+        created_to=_date(form.get("created_to")),
+        sort=_one_of(Sort, form.get("sort")) or Sort.NEWEST,
+        page=page,
+    )
+
+
+def _open(customer: Customer) -> Batch:
+    form = request.form
+    asked_on = _date(form.get("asked_on"))
+    if form.get("asked_on") and asked_on is None:
+        raise NotPossible("The date of the request is no date.")
+    return batches.open_single(
+        customer, form.get("plan", ""), current_user.id, _one_of(Ground, form.get("ground")), asked_on
+    )
+
+
+def _purge(customer: Customer, refusal: str | None = None) -> str:
+    return render_template(
+        "customers/purge.html",
+        customer=customer,
+        preview=batches.preview_single(customer),
+        refusal=refusal,
+        grounds=Ground,
+        today=batches.today(),
+        due_on=None,
+        form=request.form,
+    )
+
+
+def _gone(customer_id: int) -> tuple[str, int] | Response:
+    """Who was here was purged: when and in which batch, and nothing else. 404 when nobody ever was."""
+    purged = batches.purge_of(customer_id) or abort(404)
+    return render_template("customers/gone.html", batch=purged[0], purged_at=purged[1]), 410
+
+
+def _one_of(kind, value: str | None):
+    return kind(value) if value in set(kind) else None
+
+
+def _date(text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text or "")
+    except ValueError:
+        return None

@@ -1,16 +1,30 @@
 """How numbers, sizes and times are written."""
 
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 
 from flask import Flask
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from purge.customers import spans
 from purge.extensions import now
+from purge.models import Customer
 
 
 def register(app: Flask) -> None:
     """Make them known to the templates."""
-    app.jinja_env.filters.update(number=number, size=size, duration=duration, moment=moment, ago=ago, plural=plural)
+    app.jinja_env.filters.update(
+        number=number,
+        size=size,
+        duration=duration,
+        moment=moment,
+        ago=ago,
+        plural=plural,
+        day=day,
+        money=money,
+        name=name,
+        marked=marked,
+    )
 
 
 def number(value: int) -> str:
@@ -52,3 +66,29 @@ def ago(value: datetime) -> Markup:
     since = (now() - value).total_seconds()
     words = "just now" if since < 2 else f"{duration(since)} ago"
     return Markup('<time datetime="{}">{}</time>').format(value.isoformat(), words)
+
+
+def day(value: date) -> Markup:
+    """A date; of a moment, its date in UTC."""
+    plain = value.date() if isinstance(value, datetime) else value
+    return Markup('<time datetime="{}">{}</time>').format(plain.isoformat(), f"{value:%-d %b %Y}")
+
+
+def money(amount: Decimal, currency: str) -> str:
+    """An amount with its currency."""
+    sign = {"GBP": "£", "EUR": "€", "USD": "$"}.get(currency)
+    return f"{sign}{amount:,.2f}" if sign else f"{amount:,.2f} {currency}"
+
+
+def name(customer: Customer) -> str:
+    """How a customer is called here."""
+    return " ".join(filter(None, (customer.first_name, customer.surname))) or "A customer without a name"
+
+
+def marked(text: str, wanted: list[str]) -> Markup:
+    """The text, with what was looked for marked in it."""
+    shown, end = Markup(), 0
+    for start, stop in spans(text, wanted):
+        shown += escape(text[end:start]) + Markup("<mark>{}</mark>").format(text[start:stop])
+        end = stop
+    return shown + escape(text[end:])

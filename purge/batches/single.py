@@ -1,0 +1,125 @@
+"""One customer: what a purge would do, shown first; then a batch of one, in the same river."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from hashlib import sha256
+
+from sqlalchemy import exists, func, select
+
+from purge.batches.account import Fall, in_words
+from purge.batches.model import Batch, Chunk, ChunkState, Door, Ground, NotPossible, Outcome, PurgeRequest, State
+from purge.erasure import engine as erasure
+from purge.erasure.map import read_map
+from purge.evidence.ledger import LedgerEntry, fingerprinter
+from purge.extensions import db, now
+from purge.models import Customer, Referral, Reward
+from purge.models.programme import ON_THEIR_WAY
+
+NAMED_FRIENDS = 3
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a purge of one customer would do; `digest` stands for exactly this, and the confirmation repeats it."""
+
+    falls: list[Fall]
+    on_their_way: dict[str, Decimal]  # by currency, what is cancelled
+    friends: list[str]  # first names of some of those who keep a reward
+    more_friends: int
+    digest: str
+
+
+def today() -> date:
+    """The date in UTC."""
+    return now().date()
+
+
+def preview(customer: Customer) -> Preview:
+    """What goes and what stays, counted now."""
+    this = select(Customer.id).where(Customer.id == customer.id)
+    falls = erasure.count(db.session.connection(), read_map(db.metadata), this)
+    money = {currency: total for currency, total in db.session.execute(_on_their_way(customer))}
+    names = list(db.session.scalars(_rewarded_friends(customer)))
+    fingerprint = fingerprinter()(customer.email_key).hex()
+    shown = json.dumps([customer.id, fingerprint, falls, {key: str(money[key]) for key in sorted(money)}, len(names)])
+    friends = [name or "a friend without a name" for name in names[:NAMED_FRIENDS]]
+    return Preview(in_words(falls), money, friends, len(names) - len(friends), sha256(shown.encode()).hexdigest())
+
+
+def open_single(
+    customer: Customer, shown: str, user_id: int, ground: Ground | None = None, asked_on: date | None = None
+) -> Batch:
+    """A confirmed batch of this one customer, if `shown` is the digest of what a purge would do now; raises NotPossible."""
+    if asked_on and asked_on > today() + timedelta(days=1):  # it is tomorrow somewhere
+        raise NotPossible("The date of the request lies in the future.")
+    if preview(customer).digest != shown:
+        raise NotPossible("Something of this customer has changed since you looked. Look again before you decide.")
+    moment = now()
+    batch = Batch(
+        door=Door.FORM,
+        state=State.RUNNING,
+        rows=1,
+        planned=1,
+        plan_digest=shown,
+        ground=ground,
+        asked_on=asked_on,
+        created_by_id=user_id,
+        confirmed_by_id=user_id,
+        confirmed_at=moment,
+    )
+    db.session.add(batch)
+    db.session.flush()
+    fingerprint = fingerprinter()(customer.email_key)
+    db.session.add(PurgeRequest(batch_id=batch.id, row_number=1, fingerprint=fingerprint, customer_id=customer.id))
+    bounds = {"first_customer_id": customer.id, "last_customer_id": customer.id, "requests": 1}
+    db.session.add(Chunk(batch_id=batch.id, state=ChunkState.WAITING, **bounds))
+    return batch
+
+
+def pending_single(customer: Customer, user_id: int) -> Batch | None:
+    """This user's own purge of this customer, confirmed and not yet carried out."""
+    pending = PurgeRequest.customer_id == customer.id, PurgeRequest.outcome.is_(None)
+    theirs = Batch.door == Door.FORM, Batch.state == State.RUNNING, Batch.confirmed_by_id == user_id
+    asked = select(Batch).join(PurgeRequest, PurgeRequest.batch_id == Batch.id).where(*theirs, *pending).limit(1)
+    return db.session.scalar(asked)
+
+
+def single_outcome(batch: Batch) -> Outcome | None:
+    """What came of a batch of one; None while it is pending."""
+    return db.session.scalar(select(PurgeRequest.outcome).where(PurgeRequest.batch_id == batch.id))
+
+
+def purge_of(customer_id: int) -> tuple[Batch, datetime] | None:
+    """The batch that purged the customer who had this id, and when; ids are never given again."""
+    asked = (
+        select(Batch, LedgerEntry.purged_at)
+        .join(PurgeRequest, PurgeRequest.batch_id == Batch.id)
+        .join(
+            LedgerEntry,
+            (LedgerEntry.fingerprint == PurgeRequest.fingerprint) & (LedgerEntry.batch_id == PurgeRequest.batch_id),
+        )
+        .where(PurgeRequest.customer_id == customer_id, PurgeRequest.outcome == Outcome.PURGED)
+    )
+    row = db.session.execute(asked).first()
+    return tuple(row) if row else None
+
+
+def _on_their_way(customer: Customer):
+    theirs = Reward.customer_id == customer.id, Reward.status.in_(ON_THEIR_WAY)
+    return select(Reward.currency, func.sum(Reward.amount)).where(*theirs).group_by(Reward.currency)
+
+
+def _rewarded_friends(customer: Customer) -> Iterable:
+    """First names of those on the other side of a referral who hold a reward for it."""
+    referred = (Referral.referrer_id == customer.id) & (Referral.friend_id == Customer.id)
+    was_referred = (Referral.friend_id == customer.id) & (Referral.referrer_id == Customer.id)
+    reward = exists().where(
+        Reward.customer_id == Customer.id,
+        Reward.referral_id == Referral.id,
+        Customer.id != customer.id,
+    )
+    pairs = select(Customer.first_name).join(Referral, referred | was_referred).where(reward)
+    return pairs.order_by(Referral.id)

@@ -1,0 +1,54 @@
+"""Text as it is looked for: without case and accents. For finding only; who somebody is, purge.email_address says."""
+
+import unicodedata
+from functools import cache
+
+# Letters that Unicode does not take apart and people type without their stroke or ligature.
+_LETTERS = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i", "ħ": "h"})
+_CONTROLS = dict.fromkeys(range(32), " ")
+
+
+def fold(text: str) -> str:
+    """Lower case, no accents, no control characters; character by character, so that places can be traced back."""
+    if text.isascii():
+        return text.translate(_CONTROLS).lower()
+    return "".join(map(_fold_character, text))
+
+
+def words(text: str) -> list[str]:
+    """The folded words of a text."""
+    return fold(text).split()
+
+
+def search_text(*parts: str | None) -> str:
+    """The words of all parts, two spaces before each and one after, so that a word's beginning and end can be searched."""
+    return "".join(f"  {word} " for part in parts if part for word in words(part))
+
+
+def spans(text: str, wanted: list[str]) -> list[tuple[int, int]]:
+    """Where in `text` the folded words `wanted` stand: (start, end), in order, not overlapping."""
+    folded, places = [], []
+    for place, character in enumerate(text):
+        piece = fold(character)
+        folded.append(piece)
+        places += [place] * len(piece)
+    whole, covered = "".join(folded), set()
+    for word in wanted:
+        at = whole.find(word)
+        while at >= 0:
+            covered |= {places[at + offset] for offset in range(len(word))}
+            at = whole.find(word, at + len(word))
+    found: list[tuple[int, int]] = []
+    for place in sorted(covered):
+        if found and found[-1][1] == place:
+            found[-1] = (found[-1][0], place + 1)
+        else:
+            found.append((place, place + 1))
+    return found
+
+
+@cache
+def _fold_character(character: str) -> str:
+    apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
+    folded = "".join(piece for piece in apart if not unicodedata.combining(piece)).translate(_LETTERS)
+    return "".join(" " if unicodedata.category(piece) in ("Cc", "Cf", "Cs") else piece for piece in folded)
