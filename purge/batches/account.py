@@ -43,6 +43,7 @@ class Fall:
     rows: int
     words: str
     stays: bool
+    is_replaced: bool = False  # a value in rows that stay
 
 
 def progress(batch: Batch) -> Progress:
@@ -132,8 +133,8 @@ def in_words(rows: dict[str, int]) -> list[Fall]:
     told = []
     for part in read_map(db.metadata).tables:
         name, stays = part.table.name, part.rule.action is Action.ANONYMISE
-        told.append(Fall(rows.get(name, 0), part.rule.told, stays))
+        told.append((rows.get(name, 0), part.rule.told, stays, False))
         for column in part.anonymised:
-            counted, words = rows.get(f"{name}.{column.name}", 0), column.info["erasure"].told
-            told.append(Fall(counted, words or "", stays))
-    return sorted((fall for fall in told if fall.rows and fall.words), key=lambda fall: (not fall.stays, -fall.rows))
+            told.append((rows.get(f"{name}.{column.name}", 0), column.info["erasure"].told, stays, True))
+    falls = [Fall(number, words[number != 1], *kind) for number, words, *kind in told if number and words]
+    return sorted(falls, key=lambda fall: (not fall.stays, -fall.rows))

@@ -22,15 +22,15 @@ class Rule:
     action: Action
     why: str
     to: ColumnElement | None = None
-    told: str | None = None  # after a number: how it is announced before a purge
+    told: tuple[str, str] | None = None  # after a 1, and after other numbers: how it is announced before a purge
 
 
-def delete(why: str, told: str | None = None) -> dict[str, Any]:
+def delete(why: str, told: tuple[str, str] | None = None) -> dict[str, Any]:
     """The row goes (a table's rule)."""
     return {"erasure": Rule(Action.DELETE, why, told=told)}
 
 
-def anonymise(why: str, *, to: ColumnElement | None = None, told: str | None = None) -> dict[str, Any]:
+def anonymise(why: str, *, to: ColumnElement | None = None, told: tuple[str, str] | None = None) -> dict[str, Any]:
     """The row stays; the column is emptied, or set to `to`."""
     return {"erasure": Rule(Action.ANONYMISE, why, to, told)}
 

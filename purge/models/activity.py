@@ -15,7 +15,7 @@ class ShareLink(db.Model):
     """The link a customer gives to friends; often with their name in it."""
 
     __tablename__ = "share_link"
-    __table_args__ = {"info": delete("often has the person's name in it", told="share links")}
+    __table_args__ = {"info": delete("often has the person's name in it", told=("share link", "share links"))}
 
     id: Mapped[int] = mapped_column(primary_key=True, info=TRACE)
     customer_id: Mapped[int] = mapped_column(ForeignKey("customer.id"), index=True, info=TRACE)
@@ -27,7 +27,7 @@ class TimelineEvent(db.Model):
     """One thing a customer did."""
 
     __tablename__ = "timeline_event"
-    __table_args__ = {"info": delete("what the person did", told="activities")}
+    __table_args__ = {"info": delete("what the person did", told=("activity", "activities"))}
 
     id: Mapped[int] = mapped_column(primary_key=True, info=TRACE)
     customer_id: Mapped[int] = mapped_column(ForeignKey("customer.id"), index=True, info=TRACE)
@@ -40,7 +40,7 @@ class EmailSent(db.Model):
     """One e-mail that went to a customer."""
 
     __tablename__ = "email_sent"
-    __table_args__ = {"info": delete("has the person's address on it", told="e-mails sent")}
+    __table_args__ = {"info": delete("has the person's address on it", told=("e-mail sent", "e-mails sent"))}
 
     id: Mapped[int] = mapped_column(primary_key=True, info=TRACE)
     customer_id: Mapped[int] = mapped_column(ForeignKey("customer.id"), index=True, info=TRACE)
@@ -53,7 +53,7 @@ class TeamNote(db.Model):
     """What a colleague wrote about a customer."""
 
     __tablename__ = "team_note"
-    __table_args__ = {"info": delete("is about the person", told="team notes")}
+    __table_args__ = {"info": delete("is about the person", told=("team note", "team notes"))}
 
     id: Mapped[int] = mapped_column(primary_key=True, info=TRACE)
     customer_id: Mapped[int] = mapped_column(ForeignKey("customer.id"), index=True, info=TRACE)
@@ -65,7 +65,7 @@ class Tag(db.Model):
     """A word put on a customer."""
 
     __tablename__ = "tag"
-    __table_args__ = {"info": delete("is about the person", told="tags")}
+    __table_args__ = {"info": delete("is about the person", told=("tag", "tags"))}
 
     id: Mapped[int] = mapped_column(primary_key=True, info=TRACE)
     customer_id: Mapped[int] = mapped_column(ForeignKey("customer.id"), index=True, info=TRACE)
@@ -76,7 +76,7 @@ class Device(db.Model):
     """What a customer came with."""
 
     __tablename__ = "device"
-    __table_args__ = {"info": delete("an IP address and a cookie are personal data", told="devices")}
+    __table_args__ = {"info": delete("an IP address and a cookie are personal data", told=("device", "devices"))}
 
     id: Mapped[int] = mapped_column(primary_key=True, info=TRACE)
     customer_id: Mapped[int] = mapped_column(ForeignKey("customer.id"), index=True, info=TRACE)
@@ -89,7 +89,7 @@ class NpsAnswer(db.Model):
     """How likely a customer is to recommend the shop, 0 to 10, and why."""
 
     __tablename__ = "nps_answer"
-    __table_args__ = {"info": delete("the person's opinion", told="survey answers")}
+    __table_args__ = {"info": delete("the person's opinion", told=("survey answer", "survey answers"))}
 
     id: Mapped[int] = mapped_column(primary_key=True, info=TRACE)
     customer_id: Mapped[int] = mapped_column(ForeignKey("customer.id"), index=True, info=TRACE)

@@ -36,7 +36,7 @@ class Address(db.Model):
     """Where a customer's parcels go."""
 
     __tablename__ = "address"
-    __table_args__ = {"info": delete("where the person lives", told="addresses")}
+    __table_args__ = {"info": delete("where the person lives", told=("address", "addresses"))}
 
     id: Mapped[int] = mapped_column(primary_key=True, info=PERSON)
     customer_id: Mapped[int] = mapped_column(ForeignKey("customer.id"), index=True, info=PERSON)

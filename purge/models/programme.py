@@ -26,7 +26,9 @@ class Order(db.Model):
     """What somebody bought; after a purge, that something was bought."""
 
     __tablename__ = "order"
-    __table_args__ = {"info": anonymise("the books must add up", told="orders stay, without a name")}
+    __table_args__ = {
+        "info": anonymise("the books must add up", told=("order stays, without a name", "orders stay, without a name"))
+    }
 
     id: Mapped[int] = mapped_column(primary_key=True, info=keep("our own number; nobody outside knows it"))
     customer_id: Mapped[int | None] = mapped_column(
@@ -45,7 +47,12 @@ class Referral(db.Model):
     """One customer brought another. Each side is forgotten by itself: the friend's half stays the friend's."""
 
     __tablename__ = "referral"
-    __table_args__ = {"info": anonymise("the other one's half stays", told="referrals stay, for the friend alone")}
+    __table_args__ = {
+        "info": anonymise(
+            "the other one's half stays",
+            told=("referral stays, for the friend", "referrals stay, for the friend"),
+        )
+    }
 
     id: Mapped[int] = mapped_column(primary_key=True, info=keep("our own number; nobody outside knows it"))
     referrer_id: Mapped[int | None] = mapped_column(
@@ -61,7 +68,11 @@ class Reward(db.Model):
     """What a customer earned; one still on its way to a purged customer is cancelled."""
 
     __tablename__ = "reward"
-    __table_args__ = {"info": anonymise("the books must add up", told="rewards stay, without a name")}
+    __table_args__ = {
+        "info": anonymise(
+            "the books must add up", told=("reward stays, without a name", "rewards stay, without a name")
+        )
+    }
 
     id: Mapped[int] = mapped_column(primary_key=True, info=keep("our own number; nobody outside knows it"))
     customer_id: Mapped[int | None] = mapped_column(
@@ -74,7 +85,7 @@ class Reward(db.Model):
         info=anonymise(
             "nothing can reach a person who is gone",
             to=case((column("status").in_(ON_THEIR_WAY), RewardStatus.CANCELLED.value), else_=column("status")),
-            told="rewards on their way are cancelled",
+            told=("reward on its way is cancelled", "rewards on their way are cancelled"),
         ),
     )
     amount: Mapped[Decimal] = mapped_column(Numeric(12, 2), info=keep("what the programme costs"))

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
+from flask import Blueprint, abort, redirect, render_template, request, url_for
 from flask_login import current_user
 
 from jobs.bell import ring
@@ -150,10 +150,11 @@ def _purge(customer: Customer, refusal: str | None = None) -> str:
     )
 
 
-def _gone(customer_id: int) -> tuple[str, int] | Response:
+def _gone(customer_id: int) -> tuple[str, int]:
     """Who was here was purged: when and in which batch, and nothing else. 404 when nobody ever was."""
+    too_late = request.method == "POST"
     purged = batches.purge_of(customer_id) or abort(404)
-    return render_template("customers/gone.html", batch=purged[0], purged_at=purged[1]), 410
+    return render_template("customers/gone.html", batch=purged[0], purged_at=purged[1], too_late=too_late), 410
 
 
 def _one_of(kind, value: str | None):
