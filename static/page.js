@@ -48,8 +48,8 @@
       document.querySelector("[data-menu] summary").focus(); // where the focus returns to when the dialog closes
       dialog.showModal();
     }
-    if (event.detail.target.id === "main") document.getElementById("main").focus();
   });
+  document.addEventListener("htmx:afterSettle", (event) => { if (event.target.id === "main") event.target.focus(); });
   document.addEventListener("click", (event) => {
     const keep = event.target.closest("[data-close]");
     if (keep && dialog && dialog.open && dialog.contains(keep)) { event.preventDefault(); dialog.close(); }

@@ -26,7 +26,11 @@ def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("canary")
     (folder / "elsewhere").mkdir()
     instance = Instance(
-        folder / "instance", CHUNK_SIZE="100", TMPDIR=str(folder / "elsewhere"), HOME=str(folder / "elsewhere")
+        folder / "instance",
+        CHUNK_SIZE="100",
+        CLEAR_AFTER_SECONDS="1",
+        TMPDIR=str(folder / "elsewhere"),
+        HOME=str(folder / "elsewhere"),
     )
     instance.flask("init-db", check=True)
     with create_app(instance.environ).app_context():

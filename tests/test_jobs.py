@@ -30,9 +30,10 @@ def worker(app, redis_url):
         command = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py"), "worker"]
         with subprocess.Popen(command, cwd=CHECKOUT, env=environ, stderr=subprocess.DEVNULL) as process:
             until = time.monotonic() + seconds
-            waiting = queue.queue(queue.connect())
-            while time.monotonic() < until and (
-                waiting.count or waiting.started_job_registry.get_job_count(cleanup=False)
+            connection = queue.connect()
+            waiting = [queue.queue(connection, name) for name in (queue.SINGLE, queue.BULK)]
+            while time.monotonic() < until and any(
+                one.count or one.started_job_registry.get_job_count(cleanup=False) for one in waiting
             ):
                 time.sleep(0.1)
             time.sleep(0.3)

@@ -44,7 +44,7 @@ PAGES = (
         "Upload Tags",
         "csv file import bulk purge delete gdpr ccpa erase settings tools many list",
     ),
-    Page("uploads.template", "Download the CSV template", "csv example columns header sample format"),
+    Page("uploads.template", "Template for an upload", "csv download example columns header sample format"),
 )
 
 

@@ -1,0 +1,236 @@
+"""One customer in a real browser: found while typing, looked at, purged in a dialog, and nowhere afterwards."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+from pysqlite3 import dbapi2 as sqlite3
+
+from tests.test_browser import check, chromium, open_page, press_on, shop  # noqa: F401 fixtures
+
+
+@pytest.fixture
+def person(shop):  # noqa: F811
+    """Somebody with orders and a referral, not purged yet: id, name, address."""
+    with sqlite3.connect(shop.folder / "purge.db", timeout=60) as database:
+        return database.execute(
+            "SELECT id, first_name, surname, email FROM customer c WHERE EXISTS (SELECT 1 FROM 'order' WHERE customer_id = c.id)"
+            " AND EXISTS (SELECT 1 FROM referral WHERE referrer_id = c.id) AND receives_emails ORDER BY random() LIMIT 1"
+        ).fetchone()
+
+
+def kept(page: Page) -> str:
+    """All that the browser keeps for this site."""
+    return page.evaluate("() => JSON.stringify([{...localStorage}, {...sessionStorage}, history.state, location.href])")
+
+
+def test_typing_finds_and_nothing_typed_reaches_address_history_or_storage(open_page):  # noqa: F811
+    page = open_page()
+    page.goto("/customers")
+    page.wait_for_load_state("networkidle")
+    before = page.evaluate("() => history.length")
+    page.locator("#term").press_sequentially("endy", delay=20)
+    expect(page.locator("#found mark").first).to_have_text("endy")
+    expect(page.get_by_text("the best match first")).to_be_visible()
+    page.select_option("select[name=emails]", "off")
+    expect(page.locator("tbody tr").first.locator("td").nth(2)).to_have_text("no")
+    page.fill("#term", "nobodycalledthis")
+    expect(page.get_by_text("Nobody found")).to_be_visible()
+    assert page.url.endswith("/customers") and page.evaluate("() => history.length") == before
+    assert not re.search("endy|nobodycalled", kept(page))
+
+
+def test_an_older_answer_never_replaces_a_newer_one(open_page):  # noqa: F811
+    page, held = open_page(), []
+
+    def hold_the_first(route):
+        if not held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.goto("/customers")
+    page.wait_for_load_state("networkidle")
+    page.route("**/customers/found", hold_the_first)
+    page.fill("#term", "jose")
+    page.wait_for_timeout(500)
+    assert held
+    page.fill("#term", "wendy")
+    expect(page.locator("#found mark").first).to_have_text("Wendy")
+    held[0].continue_()
+    page.wait_for_timeout(500)
+    expect(page.locator("#found mark").first).to_have_text("Wendy")
+
+
+def test_the_pages_are_turned_in_place(open_page):  # noqa: F811
+    page = open_page()
+    page.goto("/customers")
+    page.wait_for_load_state("networkidle")
+    first = page.locator("tbody a").first.inner_text()
+    page.get_by_role("button", name="Last").click()
+    expect(page.get_by_role("button", name="Next")).to_have_count(0)
+    page.get_by_role("button", name="Previous").click()
+    expect(page.get_by_role("button", name="Next")).to_be_visible()
+    page.get_by_role("button", name="First").click()
+    expect(page.locator("tbody a").first).to_have_text(first)
+
+
+def test_purged_in_a_dialog_followed_live_and_nowhere_afterwards(open_page, person):  # noqa: F811
+    id, first_name, surname, email = person
+    page = open_page()
+    page.goto("/customers")
+    page.wait_for_load_state("networkidle")
+    page.fill("#term", email)
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.get_by_role("link", name=f"{first_name} {surname}").click()
+    page.wait_for_url(f"**/customers/{id}")
+    page.wait_for_load_state("networkidle")
+    page.get_by_text("Actions").click()
+    page.get_by_role("link", name="Purge …").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", level=1)).to_contain_text(first_name)
+    expect(dialog.get_by_text(re.compile("orders? stays?, without a name"))).to_be_visible()
+    dialog.get_by_label("Reason").select_option("privacy_request")
+    dialog.get_by_label("Asked for on").fill("2026-10-31")
+    expect(dialog.get_by_text("30 Nov 2026")).to_be_visible()
+    dialog.get_by_role("button", name=f"Permanently delete {first_name}").dblclick()
+    expect(page.locator(".purging h1")).to_have_text(f"{first_name}’s data was permanently deleted")
+    expect(page.get_by_role("link", name=re.compile(r"^batch \d+$"))).to_be_visible()
+    assert email not in page.content() and email not in kept(page) and first_name not in page.title()
+
+    page.reload()
+    expect(page.get_by_role("heading", level=1)).to_have_text("This customer was purged")
+    page.go_back()
+    page.wait_for_load_state("networkidle")
+    for path in (None, "/customers", "/batches"):
+        if path:
+            page.goto(path)
+        assert email not in page.content()
+    page.goto("/customers")
+    page.wait_for_load_state("networkidle")
+    page.fill("#term", email)
+    expect(page.get_by_text("Nobody found")).to_be_visible()
+    page.goto("/was-this-person-purged")
+    page.fill("#address", email)
+    page.get_by_role("button", name="Look it up").click()
+    expect(page.get_by_text("which came in by the customer’s page")).to_be_visible()
+
+
+def test_the_keyboard_alone_purges_and_escape_keeps(open_page, person):  # noqa: F811
+    id, first_name, *_ = person
+    page = open_page()
+    page.goto(f"/customers/{id}")
+    page.wait_for_load_state("networkidle")
+    press_on(page, "Actions")
+    press_on(page, "Purge …")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert page.evaluate("() => document.activeElement.innerText") == "Actions"
+    page.keyboard.press("Enter")
+    press_on(page, "Purge …")
+    press_on(page, f"Keep {first_name}")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    page.keyboard.press("Enter")
+    press_on(page, "Purge …")
+    press_on(page, f"Permanently delete {first_name}")
+    expect(page.locator(".purging h1")).to_have_text(f"{first_name}’s data was permanently deleted")
+    assert page.evaluate("() => document.activeElement.id") == "main"
+
+
+def test_turning_emails_off_is_offered_in_the_menu_and_in_the_dialog(open_page, person):  # noqa: F811
+    page = open_page()
+    page.goto(f"/customers/{person[0]}")
+    page.wait_for_load_state("networkidle")
+    page.get_by_text("Actions").click()
+    page.get_by_role("link", name="Purge …").click()
+    page.get_by_role("dialog").get_by_role("button", name="Turn emails off").click()
+    page.wait_for_url(f"**/customers/{person[0]}")
+    page.get_by_text("Actions").click()
+    page.get_by_role("button", name="Turn emails on").click()
+    page.get_by_text("Actions").click()
+    expect(page.get_by_role("button", name="Turn emails off")).to_be_visible()
+
+
+def test_without_javascript_the_same_walk_has_pages_of_its_own(open_page, person):  # noqa: F811
+    id, first_name, _, email = person
+    page = open_page(java_script_enabled=False)
+    page.goto("/customers")
+    page.fill("#term", email)
+    page.get_by_role("button", name="Search").click()
+    page.locator("tbody a").first.click()
+    page.wait_for_url(f"**/customers/{id}")
+    page.get_by_text("Actions").click()
+    page.get_by_role("link", name="Purge …").click()
+    page.wait_for_url(f"**/customers/{id}/purge")
+    page.get_by_role("button", name=f"Permanently delete {first_name}").click()
+    expect(page.get_by_text("1 customer was permanently deleted")).to_be_visible(timeout=20_000)
+    page.fill("#bar", "csv")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Upload Tags").last.click()
+    page.wait_for_url("**/settings/upload-tags")
+
+
+def test_the_search_bar_opens_pages_batches_and_customers_from_the_keyboard(open_page):  # noqa: F811
+    page = open_page()
+    page.wait_for_load_state("networkidle")
+    page.keyboard.press("Control+k")
+    bar = page.get_by_role("combobox", name="Go to a page, a batch or a customer")
+    expect(bar).to_be_focused()
+    expect(page.locator("#offers [role=option]")).to_have_count(5)
+    page.keyboard.type("Upload tags")
+    page.keyboard.press("Enter")  # faster than the answer
+    page.wait_for_url("**/settings/upload-tags")
+
+    page.wait_for_load_state("networkidle")
+    page.keyboard.press("Meta+k")
+    page.keyboard.type("wend")
+    expect(page.locator("#offers [role=option]")).to_have_count(1)
+    assert bar.get_attribute("aria-expanded") == "true"
+    assert bar.get_attribute("aria-activedescendant") == page.locator("#offers [aria-selected=true]").get_attribute(
+        "id"
+    )
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/customers")
+    expect(page.locator("mark").first).to_have_text("Wend")
+    assert "wend" not in kept(page).lower()
+
+    page.wait_for_load_state("networkidle")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("gdpr")
+    expect(page.locator("#offers [role=option]")).to_have_count(3)
+    page.keyboard.press("ArrowDown")
+    chosen = page.locator("#offers [aria-selected=true]")
+    expect(chosen).to_have_text(re.compile("purged|Upload"))
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")
+    expect(chosen).to_contain_text("Find customer")
+    page.keyboard.press("Escape")
+    expect(page.locator("#offers")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_the_customers_pages(open_page, person, scheme):  # noqa: F811
+    page = open_page(color_scheme=scheme, viewport={"width": 320, "height": 700})
+    page.goto("/customers")
+    page.wait_for_load_state("networkidle")
+    page.fill("#term", "wend")
+    expect(page.locator("#found mark").first).to_be_visible()
+    check(page, "found")
+    page.fill("#term", "nobodycalledthis")
+    expect(page.get_by_text("Nobody found")).to_be_visible()
+    check(page, "nobody")
+    for path in (f"/customers/{person[0]}", f"/customers/{person[0]}/sections/orders", f"/customers/{person[0]}/purge"):
+        page.goto(path)
+        check(page, path)
+    page.goto(f"/customers/{person[0]}")
+    page.wait_for_load_state("networkidle")
+    page.get_by_text("Actions").click()
+    check(page, "menu")
+    page.get_by_role("link", name="Purge …").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    check(page, "dialog")
+    page.keyboard.press("Escape")
+    page.focus("#bar")
+    expect(page.locator("#offers [role=option]").first).to_be_visible()
+    check(page, "search bar")

@@ -1,0 +1,251 @@
+"""The customers' pages over HTTP: found, listed, looked at, turned quiet, purged."""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import func, insert, select, update
+
+from purge import batches
+from purge.batches import Batch, Door, Ground, NotPossible, Outcome, State
+from purge.customers.profile import ROWS
+from purge.erasure.map import read_map
+from purge.extensions import db
+from purge.models import Customer, Order, Referral, Reward, RewardStatus, Role, TimelineEvent
+from tests.people import add_customer, hang_everything_on
+from tests.test_batches import finished, work
+
+WHEN = datetime(2024, 5, 17, tzinfo=UTC)
+
+
+@pytest.fixture
+def ann(app) -> int:
+    person = add_customer("ann@people.com", first_name="Ann", surname="Ray", external_id="C-1", phone="+44 20 7946")
+    db.session.commit()
+    return person
+
+
+def refer(referrer: int, friend: int, *rewards: tuple[int, RewardStatus]) -> None:
+    pair = {"referrer_id": referrer, "friend_id": friend, "created_at": WHEN}
+    referral = db.session.scalar(insert(Referral).returning(Referral.id), pair)
+    money = {"referral_id": referral, "amount": Decimal(15), "currency": "GBP", "created_at": WHEN}
+    for owner, status in rewards:
+        db.session.execute(insert(Reward), {"customer_id": owner, "status": status, **money})
+    db.session.commit()
+
+
+def confirm(browser, person: int, **fields):
+    """What the purge page's own form sends."""
+    url = f"/customers/{person}/purge"
+    plan = re.search(r'name="plan" value="(\w+)"', browser.get(url).text)[1]
+    return browser.post(url, {"plan": plan, **fields}, page=url)
+
+
+def only_batch() -> Batch:
+    return db.session.scalars(select(Batch)).one()
+
+
+def test_the_list_finds_by_a_form_and_never_by_the_address(ann, signed_in):
+    add_customer("ben@people.com", first_name="Ben")
+    db.session.commit()
+    viewer = signed_in(Role.VIEWER)
+    for path in ("/customers", "/customers/found"):
+        answer = viewer.post(path, {"term": "ann"}, page="/customers")
+        assert answer.status_code == 200 and "<mark>Ann</mark> Ray" in answer.text and "ben@" not in answer.text
+    assert "ben@people.com" in viewer.get("/customers?term=ann").text
+
+
+def test_nothing_found_says_what_to_check_and_where_the_purged_are(ann, signed_in):
+    answer = signed_in().post("/customers", {"term": "nobody", "side": "both"}, page="/customers").text
+    assert "Nobody found" in answer and "Check the spelling" in answer and "filters above" in answer
+    assert "/was-this-person-purged" in answer
+
+
+def test_what_is_typed_is_shown_as_text(app, signed_in):
+    add_customer("x@people.com", first_name="<b>Bold</b>")
+    db.session.commit()
+    answer = signed_in().post("/customers", {"term": '<b>"'}, page="/customers").text
+    assert 'value="&lt;b&gt;&#34;"' in answer
+    assert "<mark>&lt;b&gt;Bold</mark>" in signed_in().post("/customers", {"term": "<b>Bold"}, page="/customers").text
+
+
+def test_the_pages_of_the_list_lead_on_and_back(app, signed_in):
+    for number in range(120):
+        add_customer(f"a{number:03}@people.com")
+    db.session.commit()
+    browser, sort = signed_in(), {"sort": "email"}
+    first = browser.post("/customers/found", sort, page="/customers").text
+    page = re.findall(r'name="page" value="([^"]*)"', first)
+    second = browser.post("/customers/found", {**sort, "page": page[0]}, page="/customers").text
+    assert "a000@" in first and "a050@" in second and "a049@" not in second
+    last = browser.post("/customers/found", {**sort, "page": "last"}, page="/customers").text
+    assert "a119@" in last and "a050@" not in last
+
+
+@pytest.mark.parametrize("page", ["next|x|y", "next|1|no moment", "last|1", "||", "next|99999999999999999999|a"])
+def test_a_forged_page_is_refused_or_ignored(ann, signed_in, page):
+    assert signed_in().post("/customers/found", {"page": page}, page="/customers").status_code in (200, 400)
+    assert signed_in().post("/customers/found", {"page": page, "term": "a"}, page="/customers").status_code in (
+        200,
+        400,
+    )
+
+
+def test_the_profile_shows_everything_that_hangs_on_a_customer_and_names_nobody_in_its_title(ann, signed_in):
+    hang_everything_on(ann, read_map(db.metadata), "mark")
+    ben = add_customer("ben@people.com", first_name="Ben", surname="Low")
+    refer(ann, ben)
+    page = signed_in(Role.VIEWER).get(f"/customers/{ann}").text
+    for words in ("Ann Ray", "ann@people.com", "C-1", "+44 20 7946", "mark-order_number", "mark-street", "mark-body"):
+        assert words in page
+    for words in ("mark-slug", "mark-subject", "mark-kind", "mark-ip", "mark-comment", "mark-coupon_code", "mark-name"):
+        assert words in page
+    assert f'<a href="/customers/{ben}">Ben Low</a>' in page
+    assert "<title>Customer · Purge</title>" in page and "Actions" not in page
+
+
+def test_each_section_is_paged_by_itself(ann, signed_in):
+    for number in range(ROWS * 2 + 1):
+        moment = WHEN + timedelta(days=number)
+        row = {"customer_id": ann, "kind": f"event-{number:02}", "happened_at": moment}
+        db.session.execute(insert(TimelineEvent), row)
+    db.session.commit()
+    browser = signed_in()
+    shown = [browser.get(f"/customers/{ann}/sections/activity?page={page}").text for page in (1, 2, 3, 99)]
+    events = [re.findall(r"event-(\d\d)", text) for text in shown]
+    assert events[0] + events[1] + events[2] == [f"{number:02}" for number in reversed(range(ROWS * 2 + 1))]
+    assert events[3] == events[2] and "event-20" in browser.get(f"/customers/{ann}").text
+    assert browser.get(f"/customers/{ann}/sections/nothing").status_code == 404
+
+
+def test_emails_are_turned_off_and_on_by_operators_only(ann, signed_in):
+    url, page = f"/customers/{ann}/emails", f"/customers/{ann}"
+    assert signed_in(Role.VIEWER).post(url, {"emails": "off"}, page=page).status_code == 403
+    operator = signed_in()
+    for turned, on in (("off", False), ("off", False), ("on", True)):
+        assert operator.post(url, {"emails": turned}, page=page).location == page
+        assert db.session.scalar(select(Customer.receives_emails)) is on
+        assert f"Turn emails {'off' if on else 'on'}" in operator.get(page).text
+
+
+def test_the_preview_names_the_person_and_counts_what_goes_and_what_stays(ann, signed_in):
+    ben, cat = add_customer("ben@people.com", first_name="Ben"), add_customer("cat@people.com", first_name="Cat")
+    refer(ann, ben, (ann, RewardStatus.PENDING), (ann, RewardStatus.APPROVED), (ben, RewardStatus.SENT))
+    refer(cat, ann)
+    for number in range(9):
+        order = {"customer_id": ann, "total": Decimal(5), "currency": "GBP", "ordered_at": WHEN}
+        db.session.execute(insert(Order), {**order, "order_number": f"N{number}"})
+    db.session.commit()
+    page = re.sub(r"<[^>]+>|\s+", " ", signed_in().get(f"/customers/{ann}/purge").text)
+    page = re.sub(r"\s+", " ", page)
+    assert "Permanently delete Ann Ray?" in page and "9 orders stay, without a name" in page
+    assert "2 rewards on their way are cancelled: £30.00 will not reach Ann" in page
+    assert "Ben, with whom Ann shares a referral, keeps the reward for it." in page and "Cat" not in page
+    assert "Turn emails off" in page
+
+
+def test_a_purge_is_confirmed_run_and_told_and_the_person_is_nowhere(ann, signed_in):
+    browser = signed_in()
+    answer = confirm(browser, ann, ground="privacy_request", asked_on="2026-01-31")
+    batch = only_batch()
+    assert answer.status_code == 200 and "Ann’s data" in answer.text and "is being deleted" in answer.text
+    assert (batch.door, batch.ground, batch.asked_on) == (Door.FORM, Ground.PRIVACY_REQUEST, date(2026, 1, 31))
+    assert f"/customers/purging/{batch.id}" in answer.text
+    work(batches.run, batch)
+    told = browser.get(f"/customers/purging/{batch.id}").text
+    assert "was permanently deleted" in told and "hx-trigger" not in told
+    gone = browser.get(f"/customers/{ann}")
+    assert gone.status_code == 410 and f"batch {batch.id}" in gone.text
+    summary = browser.get(f"/batches/{batch.id}/summary").text
+    assert "1 customer was permanently deleted" in summary and "due by" in summary and "28 Feb 2026" in summary
+    found = browser.post("/customers", {"term": "ann ray"}, page="/customers").text
+    assert "Nobody found" in found
+    pages = [gone.text, summary, browser.get("/batches").text, browser.get("/customers").text, told]
+    for text in pages:
+        assert not re.search(r"ann@|\bAnn\b|\bRay\b|C-1\b|7946", text), text
+
+
+def test_the_reload_of_a_confirmed_purge_changes_nothing(ann, signed_in):
+    browser = signed_in()
+    url = f"/customers/{ann}/purge"
+    plan = re.search(r'name="plan" value="(\w+)"', browser.get(url).text)[1]
+    for _ in range(2):
+        assert "is being deleted" in browser.post(url, {"plan": plan}, page=url).text
+    work(batches.run, only_batch())
+    again = browser.post(url, {"plan": plan}, page="/customers")
+    assert again.status_code == 410 and "already purged" in again.text and only_batch()
+    assert browser.get(url).location == f"/customers/{ann}"
+
+
+def test_two_admins_purging_the_same_person_make_one_deletion(ann, signed_in):
+    for browser in (signed_in(Role.ADMIN), signed_in(Role.ADMIN)):
+        assert "is being deleted" in confirm(browser, ann).text
+    first, second = db.session.scalars(select(Batch).order_by(Batch.id)).all()
+    work(batches.run, second)
+    work(batches.run, first)
+    assert batches.single_outcome(second) is Outcome.PURGED and batches.single_outcome(first) is Outcome.ALREADY_PURGED
+    assert "was already purged" in signed_in().get(f"/customers/purging/{first.id}").text
+
+
+def test_a_purge_of_something_else_than_what_was_shown_is_refused(ann, signed_in):
+    browser, url = signed_in(), f"/customers/{ann}/purge"
+    plan = re.search(r'name="plan" value="(\w+)"', browser.get(url).text)[1]
+    order = {"customer_id": ann, "total": Decimal(5), "currency": "GBP", "ordered_at": WHEN}
+    db.session.execute(insert(Order), order)
+    db.session.commit()
+    answer = browser.post(url, {"plan": plan}, page=url)
+    assert answer.status_code == 422 and "has changed since you looked" in answer.text
+    assert db.session.scalar(select(func.count()).select_from(Batch)) == 0
+
+
+def test_an_address_that_changes_before_the_job_runs_spares_the_customer(ann, signed_in):
+    browser = signed_in()
+    confirm(browser, ann)
+    db.session.execute(update(Customer).values(email="new@people.com", email_key="new@people.com"))
+    work(batches.run, only_batch())
+    assert "the address changed meanwhile" in browser.get(f"/customers/purging/{only_batch().id}").text
+    assert browser.get(f"/customers/{ann}").status_code == 200
+
+
+@pytest.mark.parametrize("asked_on", ["tomorrow", (date.today() + timedelta(days=3)).isoformat()])
+def test_a_request_date_that_cannot_be_is_refused(ann, signed_in, asked_on):
+    assert confirm(signed_in(), ann, asked_on=asked_on).status_code == 422
+    assert db.session.scalar(select(func.count()).select_from(Batch)) == 0
+
+
+def test_a_viewer_cannot_purge(ann, signed_in):
+    viewer = signed_in(Role.VIEWER)
+    assert viewer.get(f"/customers/{ann}/purge").status_code == 403
+    assert viewer.post(f"/customers/{ann}/purge", {"plan": "x"}, page="/customers").status_code == 403
+
+
+def test_nobody_ever_there_is_404_and_somebody_purged_by_a_file_is_told_with_the_batch(ann, signed_in):
+    browser = signed_in()
+    assert browser.get("/customers/12345").status_code == 404
+    batch_id = finished("ann@people.com").id
+    db.session.commit()
+    answer = browser.get(f"/customers/{ann}/sections/orders")
+    assert answer.status_code == 410 and f"batch {batch_id}" in answer.text
+
+
+@pytest.mark.parametrize(
+    "asked_on, due",
+    [((2026, 1, 31), (2026, 2, 28)), ((2028, 1, 30), (2028, 2, 29)), ((2026, 12, 5), (2027, 1, 5))],
+)
+def test_a_request_is_due_one_calendar_month_later(asked_on, due):
+    assert batches.due(date(*asked_on)) == date(*due)
+
+
+def test_the_due_date_is_shown_for_a_privacy_request_alone(app, signed_in):
+    browser = signed_in()
+    assert "30 Nov 2026" in browser.get("/customers/due?asked_on=2026-10-31&ground=privacy_request").text
+    assert "30 Nov" not in browser.get("/customers/due?asked_on=2026-10-31&ground=other").text
+    assert browser.get("/customers/due?asked_on=x").status_code == 200
+
+
+def test_a_confirmation_without_what_was_shown_is_refused(ann):
+    customer = db.session.get(Customer, ann)
+    with pytest.raises(NotPossible):
+        batches.open_single(customer, "", user_id=1)
+    assert db.session.scalar(select(Batch.state).where(Batch.state == State.RUNNING)) is None

@@ -1,0 +1,145 @@
+"""One customer with real workers: ahead of bulk work, and one deletion however many ask for it."""
+
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.cookiejar import CookieJar
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener
+
+import pytest
+from pysqlite3 import dbapi2 as sqlite3
+
+from jobs import bell, queue, schedule
+from purge import batches
+from purge.batches import Outcome, State
+from purge.extensions import db
+from purge.models import Customer, User
+from tests.instance import Instance
+from tests.people import add_customer
+from tests.test_batches import confirmed
+from tests.test_jobs import worker  # noqa: F401 a fixture
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A started installation with 3,000 customers."""
+    instance = Instance(tmp_path / "shop", CHUNK_SIZE="100")
+    instance.flask("init-db", check=True)
+    instance.flask("demo-data", "--customers", "3000", check=True)
+    yield instance.start()
+    instance.stop()
+
+
+class Admin:
+    """Somebody signed in, over HTTP as a browser would be."""
+
+    def __init__(self, shop):
+        self.url, self.opener = shop.url, build_opener(HTTPCookieProcessor(CookieJar()))
+        self.post("/login", {"email": "admin@localhost", "password": shop.password})
+
+    def get(self, path: str) -> str:
+        try:
+            return self.opener.open(self.url + path, timeout=60).read().decode()
+        except HTTPError as error:
+            return error.read().decode()
+
+    def post(self, path: str, fields: dict, page: str = "/login") -> str:
+        shown = self.get(page)
+        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', shown)[1]
+        plan = re.search(r'name="plan" value="(\w+)"', shown)
+        data = urlencode({"csrf_token": token, **({"plan": plan[1]} if plan else {}), **fields}).encode()
+        try:
+            return self.opener.open(self.url + path, data, timeout=60).read().decode()
+        except HTTPError as error:
+            return error.read().decode()
+
+    def purge(self, person: int) -> str:
+        url = f"/customers/{person}/purge"
+        try:
+            return self.post(url, {}, page=url)
+        except TypeError:  # gone between two clicks: the page had no form any more
+            return self.get(f"/customers/{person}")
+
+    def outcome(self, answer: str) -> str:
+        """What the page of a purge says in the end."""
+        polls = re.search(r'hx-get="(/customers/purging/\d+)"', answer)
+        until = time.monotonic() + 60
+        while polls and "hx-trigger" in (answer := self.get(polls[1])):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        return re.sub(r"<[^>]+>", "", answer)
+
+
+def asked(shop, question: str):
+    with sqlite3.connect(shop.folder / "purge.db", timeout=60) as database:
+        return database.execute(question).fetchall()
+
+
+def open_single(person: int):
+    customer = db.session.get(Customer, person)
+    batch = batches.open_single(
+        customer, batches.preview_single(customer).digest, db.session.scalar(db.select(User.id))
+    )
+    db.session.commit()
+    return batch
+
+
+def test_one_customer_rings_in_a_queue_of_its_own(app, signed_in):
+    signed_in()
+    person = add_customer("ann@people.com")
+    bell.ring(open_single(person))
+    connection = queue.connect()
+    assert [queue.queue(connection, name).count for name in (queue.SINGLE, queue.BULK)] == [1, 0]
+
+
+def test_a_worker_takes_one_customer_before_a_file_that_rang_first(app, signed_in, worker):  # noqa: F811
+    signed_in()
+    person = add_customer("ann@people.com")
+    add_customer("ben@people.com")
+    bulk, single = confirmed("ben@people.com"), open_single(person)
+    bell.ring(bulk)
+    bell.ring(single)
+    worker()
+    assert bulk.state is single.state is State.FINISHED and single.finished_at < bulk.finished_at
+
+
+def test_the_sweeper_rings_again_for_one_customer(app, signed_in, worker):  # noqa: F811
+    signed_in()
+    batch = open_single(add_customer("ann@people.com"))
+    schedule.sweep()
+    worker()
+    assert batches.single_outcome(batch) is Outcome.PURGED
+
+
+def test_many_admins_at_once_make_one_deletion_and_the_others_are_told(shop):
+    admins = [Admin(shop) for _ in range(6)]
+    with ThreadPoolExecutor(6) as together:
+        answers = list(together.map(lambda admin: admin.outcome(admin.purge(77)), admins))
+    assert all(
+        "was permanently deleted" in answer or "already purged" in answer or "was purged" in answer
+        for answer in answers
+    )
+    assert asked(shop, "SELECT count(*) FROM purge_request WHERE outcome = 'purged'") == [(1,)]
+    assert asked(shop, "SELECT count(*) FROM ledger_entry") == [(1,)]
+    assert asked(shop, "SELECT count(*), count(*) FILTER (WHERE id = 77) FROM customer") == [(2999, 0)]
+
+
+def test_a_purge_while_a_file_with_the_same_people_runs(shop, tmp_path):
+    """Each person goes once, by the one door or the other, and every request has its outcome."""
+    admin, people = Admin(shop), tmp_path / "people.csv"
+    emails = asked(shop, "SELECT id, email FROM customer ORDER BY id LIMIT 2000")
+    people.write_text("\n".join(["Customer Email", *(email for _, email in emails), ""]))
+    with ThreadPoolExecutor(2) as beside:
+        bulk = beside.submit(shop.flask, "purge", str(people), "--yes")
+        while not asked(shop, "SELECT 1 FROM batch WHERE state = 'running'"):
+            assert not bulk.done() or bulk.result().returncode == 0, bulk.result().stderr
+            time.sleep(0.02)
+        told = [admin.outcome(admin.purge(emails[number][0])) for number in (1999, 1500, 1000, 1800)]
+        assert bulk.result(120).returncode == 0, bulk.result().stderr
+    assert all(re.search("permanently deleted|already purged|was purged", answer) for answer in told), told
+    assert asked(shop, "SELECT count(*) FROM ledger_entry") == [(2000,)]
+    assert asked(shop, "SELECT count(*) FROM purge_request WHERE outcome = 'purged'") == [(2000,)]
+    assert asked(shop, "SELECT count(*) FROM purge_request WHERE outcome IS NULL") == [(0,)]
+    assert asked(shop, "SELECT count(*) FROM customer") == [(1000,)]
