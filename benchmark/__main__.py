@@ -15,11 +15,13 @@ from datetime import date
 from pathlib import Path
 
 from app import create_app
-from benchmark.yardsticks import one_by_one, raw_sql
+from benchmark.customers import MISS, list_times, p95, search_times, single_purges, without_the_index
+from benchmark.yardsticks import like, one_by_one, raw_sql
 from purge import batches
 from purge.batches import Door
 from purge.cli.setup import add_user, upgrade_schema
 from purge.config import CHECKOUT
+from purge.customers import search_index
 from purge.demo_data import make_demo_data, write_purge_csv
 from purge.erasure.residue import clear_residue
 from purge.extensions import db
@@ -44,27 +46,70 @@ def main() -> None:
 def _measure(folder: Path) -> str:
     base, files = folder / "base", {rows: folder / f"{rows}.csv" for rows in (CUSTOMERS // 100, ROWS, CUSTOMERS)}
     made = _make(base, files)
-    river, raw = [], []
+    bare = without_the_index(_copy(base, folder / "bare"))
+    river, raw, indexless = [], [], []
     for number in range(1, RUNS + 1):  # in turn, so that a slow minute of the machine is shared
         river.append(_river(base, folder / "work", files[ROWS]))
         raw.append(raw_sql(_copy(base, folder / "work") / "purge.db", files[ROWS]))
+        indexless.append(_river(bare, folder / "work", files[ROWS]))
         _say(f"run {number}: app {river[-1]['check'] + river[-1]['run']:.1f} s, raw SQL {raw[-1]:.1f} s")
     loop = one_by_one(_copy(base, folder / "work") / "purge.db", files[ROWS], LOOP_SAMPLE)
     small = _river(base, folder / "work", files[CUSTOMERS // 100])
     _say("purging everybody …")
     large = _river(base, folder / "work", files[CUSTOMERS])
+    singles = []
+    for _ in range(RUNS):
+        singles += single_purges(_copy(base, folder / "work"), files[ROWS], CUSTOMERS)
+        _say(f"purges of one while a file runs: {len(singles)}")
+    _copy(base, folder / "work")
+    searches, pages_of_list = search_times(folder / "work"), list_times(folder / "work")
+    searches["like"] = like(folder / "work" / "purge.db", MISS)
     cleared = _clearing(_copy(base, folder / "work"))
     pages = _mapping_pages(_copy(base, folder / "work"))
-    return _table(made, river, raw, loop, small, large, cleared, pages)
+    rivers = _river_lines(made, river, raw, loop, small, large, cleared, pages)
+    return _table(rivers + _customer_lines(river, indexless, searches, pages_of_list, singles))
 
 
-def _table(made, river, raw, loop, small, large, cleared, pages) -> str:
+def _customer_lines(river, indexless, searches, pages, singles) -> list[tuple[str, str, str]]:
+    with_index, without = (statistics.median(one["check"] + one["run"] for one in runs) for runs in (river, indexless))
+    kinds = [kind for kind in searches if kind not in ("like", "miss, median")]
+    slowest = max(kinds, key=searches.get)
+    times = searches["like"] / searches["miss, median"]
+    return [
+        (
+            f"search, 95th percentile, of {', '.join(kinds)}",
+            f"{', '.join(f'{searches[kind] * 1e3:.0f}' for kind in kinds)} ms",
+            "at most 30 ms",
+        ),
+        ("slowest of these", f"{slowest}, {searches[slowest] * 1e3:.1f} ms", "at most 30 ms"),
+        (
+            "a miss against LIKE '%term%'",
+            f"{searches['miss, median'] * 1e3:.1f} ms and {searches['like'] * 1e3:.0f} ms: {times:.0f} times",
+            "at least 20 times",
+        ),
+        (
+            "first and last page of the list, worst order",
+            f"{pages[0] * 1e3:.1f} ms and {pages[1] * 1e3:.1f} ms",
+            "at most twice",
+        ),
+        (
+            f"one purge, confirmed to gone, while {ROWS:,} rows run ({len(singles)} purges)",
+            f"median {statistics.median(singles):.2f} s, 95th percentile {p95(singles):.2f} s",
+            "under 2 s",
+        ),
+        (
+            "what keeping the search index costs check and run",
+            f"{100 * (with_index / without - 1):.0f} % ({with_index:.1f} s and {without:.1f} s)",
+            "at most a third",
+        ),
+    ]
+
+
+def _river_lines(made, river, raw, loop, small, large, cleared, pages) -> list[tuple[str, str, str]]:
     ours = statistics.median(one["check"] + one["run"] for one in river)
     check, upload = (statistics.median(one[part] for one in river) for part in ("check", "upload"))
     purged, theirs = river[0]["purged"], statistics.median(raw)
-    lines = [
-        ("", "measured", "wanted"),
-        ("---", "---", "---"),
+    return [
         (f"making {CUSTOMERS:,} customers and their rows", f"{made:.0f} s", "about 120 s"),
         (f"upload of {ROWS:,} rows, looked through and stored", f"{upload:.2f} s", ""),
         (f"check of {ROWS:,} rows", f"{check:.2f} s, {ROWS / check:,.0f} rows a second", ""),
@@ -89,8 +134,12 @@ def _table(made, river, raw, loop, small, large, cleared, pages) -> str:
             f"{pages[0] * 1e3:.0f} ms and {pages[1] * 1e3:.0f} ms",
             "at most twice",
         ),
-        ("writing the database file anew afterwards", f"{cleared:.1f} s", ""),
+        ("writing the database file and the search index anew afterwards", f"{cleared:.1f} s", ""),
     ]
+
+
+def _table(measured: list[tuple[str, str, str]]) -> str:
+    lines = [("", "measured", "wanted"), ("---", "---", "---"), *measured]
     machine = f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, SQLite embedded"
     told = f"\nMeasured on {date.today():%-d %B %Y} by `make bench`: {machine}; medians of {RUNS} runs, in turn.\n"
     return told + "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
@@ -114,6 +163,8 @@ def _make(base: Path, files: dict[int, Path]) -> float:
         made = time.perf_counter() - began
         for rows, file in files.items():
             write_purge_csv(db.engine, file, rows)
+        with db.engine.begin() as connection:
+            search_index.clear_residue(connection)
         clear_residue(db.engine)
         db.engine.dispose()
     return made
@@ -132,6 +183,8 @@ def _river(base: Path, work: Path, file: Path) -> dict:
 def _clearing(folder: Path) -> float:
     with create_app({"INSTANCE_PATH": str(folder)}).app_context():
         began = time.perf_counter()
+        with db.engine.begin() as connection:
+            search_index.clear_residue(connection)
         assert clear_residue(db.engine)
         db.engine.dispose()
         return time.perf_counter() - began

@@ -1,13 +1,14 @@
 """What the app is measured against: the raw set-based SQL, and a loop that deletes one customer after the other."""
 
 import csv
-import sqlite3
 import time
 from pathlib import Path
 
-from sqlalchemy import create_engine, select
+from pysqlite3 import dbapi2 as pysqlite3
+from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
+from purge.customers import search_index
 from purge.extensions import prepare_sqlite
 from purge.models import (
     Address,
@@ -25,10 +26,6 @@ from purge.models import (
     TimelineEvent,
 )
 
-# The app's own, so that what is compared is the way and not the settings.
-PRAGMAS = (
-    "journal_mode=WAL synchronous=NORMAL foreign_keys=ON secure_delete=ON cache_size=-65536 wal_autocheckpoint=64000"
-)
 DELETED = (TimelineEvent, TeamNote, Tag, ShareLink, NpsAnswer, EmailSent, Device, Address)
 GONE = "(SELECT id FROM gone)"
 
@@ -37,9 +34,8 @@ def raw_sql(database: Path, file: Path) -> float:
     """Seconds for a script by hand: no check of the file, no outcome for a row, one transaction."""
     keys = [(address,) for address in _addresses(file)]
     began = time.perf_counter()
-    connection = sqlite3.connect(database, isolation_level=None)
-    for pragma in PRAGMAS.split():
-        connection.execute(f"PRAGMA {pragma}")
+    engine = _engine(database)
+    connection = engine.raw_connection().driver_connection
     connection.execute("CREATE TEMP TABLE wanted (key TEXT)")
     connection.execute("CREATE TEMP TABLE gone (id INTEGER PRIMARY KEY)")
     connection.execute("BEGIN")
@@ -57,14 +53,32 @@ def raw_sql(database: Path, file: Path) -> float:
     connection.execute(f'UPDATE "order" SET {anonymous} WHERE customer_id IN {GONE}')
     connection.execute(f"DELETE FROM customer WHERE id IN {GONE}")
     connection.execute("COMMIT")
-    connection.close()
-    return time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    engine.dispose()
+    return seconds
+
+
+def like(database: Path, term: str) -> float:
+    """Seconds for the search that everybody writes first, over the columns that ours looks through."""
+    columns = ("first_name", "surname", "email", "external_id")
+    names = " OR ".join(f"{column} LIKE :term" for column in columns)
+    links = "SELECT customer_id FROM share_link WHERE slug LIKE :term"
+    engine = _engine(database)
+    connection = engine.raw_connection().driver_connection
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        connection.execute(
+            f"SELECT id FROM customer WHERE {names} UNION {links} LIMIT 50", {"term": f"%{term}%"}
+        ).fetchall()
+        seconds.append(time.perf_counter() - began)
+    engine.dispose()
+    return sorted(seconds)[2]
 
 
 def one_by_one(database: Path, file: Path, customers: int) -> float:
     """Customers a second for a loop over ORM objects, a transaction each, on the first few of the file."""
-    engine = create_engine(f"sqlite:///{database}")
-    prepare_sqlite(engine)
+    engine = _engine(database)
     addresses = _addresses(file)[:customers]
     began, purged = time.perf_counter(), 0
     for address in addresses:
@@ -74,6 +88,14 @@ def one_by_one(database: Path, file: Path, customers: int) -> float:
                 purged += 1
     engine.dispose()
     return purged / (time.perf_counter() - began)
+
+
+def _engine(database: Path) -> Engine:
+    """With the app's own settings, so that what is compared is the way and not the settings."""
+    engine = create_engine(f"sqlite:///{database}", module=pysqlite3)
+    prepare_sqlite(engine)
+    search_index.prepare_sqlite(engine)
+    return engine
 
 
 def _purge(session: Session, customer: Customer) -> None:

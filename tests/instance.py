@@ -9,7 +9,10 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
+from http.cookiejar import CookieJar
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlencode
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
@@ -96,3 +99,51 @@ class Instance:
             if self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
+
+
+class Admin:
+    """Somebody signed in, over HTTP as a browser would be."""
+
+    def __init__(self, instance):
+        self.url, self.opener = (
+            instance.url,
+            urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar())),
+        )
+        self.post("/login", {"email": "admin@localhost", "password": instance.password})
+
+    def get(self, path: str) -> str:
+        try:
+            return self.opener.open(self.url + path, timeout=60).read().decode()
+        except HTTPError as error:
+            return error.read().decode()
+
+    def post(self, path: str, fields: dict, page: str = "/login") -> str:
+        return self.send(path, {**self.fields(self.get(page)), **fields})
+
+    def fields(self, page: str) -> dict:
+        """What a page's form holds: its token, and the plan that it shows."""
+        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page)[1]
+        plan = re.search(r'name="plan" value="(\w+)"', page)
+        return {"csrf_token": token, **({"plan": plan[1]} if plan else {})}
+
+    def send(self, path: str, fields: dict) -> str:
+        try:
+            return self.opener.open(self.url + path, urlencode(fields).encode(), timeout=60).read().decode()
+        except HTTPError as error:
+            return error.read().decode()
+
+    def purge(self, person: int) -> str:
+        url = f"/customers/{person}/purge"
+        try:
+            return self.post(url, {}, page=url)
+        except TypeError:  # gone between two clicks: the page had no form any more
+            return self.get(f"/customers/{person}")
+
+    def outcome(self, answer: str) -> str:
+        """What the page of a purge says in the end."""
+        polls = re.search(r'hx-get="(/customers/purging/\d+)"', answer)
+        until = time.monotonic() + 60
+        while polls and "hx-trigger" in (answer := self.get(polls[1])):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        return re.sub(r"<[^>]+>", "", answer)

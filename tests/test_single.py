@@ -3,10 +3,6 @@
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.cookiejar import CookieJar
-from urllib.error import HTTPError
-from urllib.parse import urlencode
-from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
@@ -16,7 +12,7 @@ from purge import batches
 from purge.batches import Outcome, State
 from purge.extensions import db
 from purge.models import Customer, User
-from tests.instance import Instance
+from tests.instance import Admin, Instance
 from tests.people import add_customer
 from tests.test_batches import confirmed
 from tests.test_jobs import worker  # noqa: F401 a fixture
@@ -30,46 +26,6 @@ def shop(tmp_path):
     instance.flask("demo-data", "--customers", "3000", check=True)
     yield instance.start()
     instance.stop()
-
-
-class Admin:
-    """Somebody signed in, over HTTP as a browser would be."""
-
-    def __init__(self, shop):
-        self.url, self.opener = shop.url, build_opener(HTTPCookieProcessor(CookieJar()))
-        self.post("/login", {"email": "admin@localhost", "password": shop.password})
-
-    def get(self, path: str) -> str:
-        try:
-            return self.opener.open(self.url + path, timeout=60).read().decode()
-        except HTTPError as error:
-            return error.read().decode()
-
-    def post(self, path: str, fields: dict, page: str = "/login") -> str:
-        shown = self.get(page)
-        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', shown)[1]
-        plan = re.search(r'name="plan" value="(\w+)"', shown)
-        data = urlencode({"csrf_token": token, **({"plan": plan[1]} if plan else {}), **fields}).encode()
-        try:
-            return self.opener.open(self.url + path, data, timeout=60).read().decode()
-        except HTTPError as error:
-            return error.read().decode()
-
-    def purge(self, person: int) -> str:
-        url = f"/customers/{person}/purge"
-        try:
-            return self.post(url, {}, page=url)
-        except TypeError:  # gone between two clicks: the page had no form any more
-            return self.get(f"/customers/{person}")
-
-    def outcome(self, answer: str) -> str:
-        """What the page of a purge says in the end."""
-        polls = re.search(r'hx-get="(/customers/purging/\d+)"', answer)
-        until = time.monotonic() + 60
-        while polls and "hx-trigger" in (answer := self.get(polls[1])):
-            assert time.monotonic() < until
-            time.sleep(0.1)
-        return re.sub(r"<[^>]+>", "", answer)
 
 
 def asked(shop, question: str):
