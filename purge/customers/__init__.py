@@ -1,6 +1,6 @@
 """Customers as an admin meets them: found, listed, looked at."""
 
-from purge.customers.finding import PAGE, Asked, Found, Side, Sort, find, total
+from purge.customers.finding import PAGE, Asked, Found, Side, Sort, find, side, total
 from purge.customers.folding import spans, words
 from purge.customers.profile import SECTIONS, Pageful, pageful, turn_emails
 
@@ -14,6 +14,7 @@ __all__ = [
     "Sort",
     "find",
     "pageful",
+    "side",
     "spans",
     "total",
     "turn_emails",

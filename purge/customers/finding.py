@@ -211,6 +211,15 @@ def _filters(asked: Asked) -> list[ColumnElement[bool]]:
     return chosen
 
 
+def side(customer: Customer) -> Side | None:
+    """Their role in the programme; None for who neither referred nor was referred."""
+    refers, was_referred = (
+        db.session.scalar(select(exists().where(link == customer.id)))
+        for link in (Referral.referrer_id, Referral.friend_id)
+    )
+    return Side.BOTH if refers and was_referred else Side.REFERRER if refers else Side.FRIEND if was_referred else None
+
+
 def _has(link) -> ColumnElement[bool]:
     return exists(select(1).where(link == Customer.id)).correlate(Customer)
 

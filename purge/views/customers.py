@@ -1,6 +1,7 @@
 """Customers: found, listed, looked at, and one of them purged."""
 
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 
 from flask import Blueprint, abort, redirect, render_template, request, url_for
 from flask_login import current_user
@@ -9,10 +10,12 @@ from jobs.bell import ring
 from purge import batches, customers
 from purge.batches import Batch, Ground, NotPossible
 from purge.customers import SECTIONS, Asked, Side, Sort
-from purge.extensions import db
+from purge.extensions import db, now
 from purge.models import Customer
 
 blueprint = Blueprint("customers", __name__, url_prefix="/customers")
+
+LONG = timedelta(seconds=5)  # a purge takes less when a worker is there
 
 
 @blueprint.route("", methods=["GET", "POST"])
@@ -33,7 +36,9 @@ def profile(customer_id: int):
     if customer is None:
         return _gone(customer_id)
     sections = [customers.pageful(customer, section) for section in SECTIONS]
-    return render_template("customers/profile.html", customer=customer, sections=sections)
+    return render_template(
+        "customers/profile.html", customer=customer, side=customers.side(customer), sections=sections
+    )
 
 
 @blueprint.get("/<int:customer_id>/sections/<section>")
@@ -85,14 +90,16 @@ def confirm_purge(customer_id: int):
     db.session.commit()
     ring(batch)
     db.session.commit()
-    return render_template("customers/purging.html", name=name, batch_id=batch_id, outcome=None)
+    return render_template("customers/purging.html", name=name, batch_id=batch_id, outcome=None, waits=False)
 
 
 @blueprint.get("/purging/<int:batch_id>")
 def purging(batch_id: int):
     """What the page of a purge polls until there is an outcome."""
     batch = db.session.get(Batch, batch_id) or abort(404)
-    return render_template("customers/_purging.html", batch_id=batch_id, outcome=batches.single_outcome(batch))
+    outcome = batches.single_outcome(batch)
+    waits = now() - batch.created_at > LONG
+    return render_template("customers/_purging.html", batch_id=batch_id, outcome=outcome, waits=waits)
 
 
 @blueprint.get("/due")
@@ -104,11 +111,13 @@ def due():
 
 
 def _found() -> dict:
+    asked = _asked()
     try:
-        asked = _asked()
-        return {"asked": asked, "found": customers.find(asked), "sides": Side, "sorts": Sort}
-    except ValueError:  # a cursor that is none of ours
-        abort(400)
+        found = customers.find(asked)
+    except (ValueError, OverflowError):  # a page of another order, or of nobody's
+        asked = replace(asked, page=None)
+        found = customers.find(asked)
+    return {"asked": asked, "found": found, "sides": Side, "sorts": Sort}
 
 
 def _asked() -> Asked:
