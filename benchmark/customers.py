@@ -46,6 +46,7 @@ def list_times(folder: Path) -> tuple[float, float]:
 
 def single_purges(folder: Path, file: Path, customers: int) -> list[float]:
     """Seconds from the confirmation to "was permanently deleted", one after the other, for as long as the file runs."""
+    folder.with_suffix(".output").unlink(missing_ok=True)  # of the run before, with another password
     instance = Instance(folder).start()
     try:
         admin, seconds = Admin(instance), []

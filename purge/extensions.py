@@ -78,6 +78,17 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@contextmanager
+def giving_way(engine: Engine):
+    """Of all who write for a file's sake, one at a time: so whoever writes for another reason waits for one of them at most."""
+    if engine.dialect.name != "sqlite":
+        yield
+        return
+    with open(Path(engine.url.database).with_suffix(".bulk"), "w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+
+
 def prepare_sqlite(engine: Engine) -> None:
     """Make every connection of a SQLite engine keep its promises: foreign keys, erased pages, fair writers."""
     queue = Path(engine.url.database).with_suffix(".writers")

@@ -16,7 +16,7 @@ from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest,
 from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
 from purge.evidence.ledger import fingerprinter, known
-from purge.extensions import db, now, reading
+from purge.extensions import db, giving_way, now, reading
 from purge.intake import customer_csv
 from purge.models import Customer
 
@@ -70,7 +70,7 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
                     _move(connection, batch.id, token, check_attempts=batch.check_attempts)
                 return False
             read = [(row.number, *verdict(row, batch.email_column)) for row in block]
-            with db.engine.begin() as connection:
+            with giving_way(db.engine), db.engine.begin() as connection:
                 _move(connection, batch.id, token, checked_rows=Batch.checked_rows + len(block))
                 _insert(connection, list(_requests(connection, batch.id, read, fingerprint)))
     return True
@@ -104,7 +104,7 @@ def _customer_ids(connection: Connection, keys: list[str]) -> dict[str, list[int
     """The customers who have these addresses, byte for byte."""
     ids = defaultdict(list)
     matching = select(Customer.email_key, Customer.id).where(erasure.among(Customer.email_key, keys, connection))
-    for key, id in connection.execute(matching):
+    for key, id in connection.execute(matching).all():
         ids[key].append(id)
     return ids
 

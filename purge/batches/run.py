@@ -2,15 +2,16 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, exists, insert, select, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
+from purge.batches.model import Batch, Chunk, ChunkState, Door, Outcome, PurgeRequest, Reason, State
 from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
 from purge.evidence.ledger import enter, fingerprinter
-from purge.extensions import db, now
+from purge.extensions import db, giving_way, now, reading
 from purge.models import Customer
 
 log = logging.getLogger(__name__)
@@ -28,9 +29,13 @@ def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
 
     The transaction is the claim: whoever dies in the middle has done nothing, and the chunk waits as before.
     """
+    with reading(), db.engine.connect() as connection:
+        is_single = connection.scalar(select(Batch.door).where(Batch.id == batch_id)) is Door.FORM
     while keep_going():
         try:
-            if not _run_next_chunk(batch_id):
+            with nullcontext() if is_single else giving_way(db.engine):
+                has_run = _run_next_chunk(batch_id)
+            if not has_run:
                 return _finish(batch_id)
         except ChunkRefused as refused:
             _halve(refused.chunk)

@@ -1,5 +1,6 @@
 """Finding customers: by words, best match first, or listed in an order, a page at a time however long the list."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import IntEnum, StrEnum
@@ -8,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from purge.customers import search_index
-from purge.customers.folding import search_text, words
+from purge.customers.folding import marked, search_text, words
 from purge.extensions import db
 from purge.models import Customer, Referral, ShareLink
 
@@ -38,7 +39,7 @@ class Sort(StrEnum):
         return _SORTS[self][0]
 
 
-_NAME = func.search_text(Customer.surname, Customer.first_name)
+_NAME = func.sort_text(Customer.surname, Customer.first_name)
 _SORTS: dict[Sort, tuple[str, Any, bool]] = {
     Sort.NEWEST: ("Newest first", Customer.created_at, True),
     Sort.OLDEST: ("Oldest first", Customer.created_at, False),
@@ -127,27 +128,35 @@ def _matching(asked: Asked, expression: str, before: int | None, limit: int) -> 
 def _exactly(match: Match, wanted: list[str]) -> str:
     """Every word is met at least this well, and not every word better."""
     levels = {
-        Match.WHOLE: _all(f"  {word} " for word in wanted),
-        Match.BEGINNING: _all(f"  {word}" for word in wanted),
+        Match.WHOLE: _all(_phrase(f"{marked(word)} ") for word in wanted),
+        Match.BEGINNING: _all(_phrase(marked(word)) for word in wanted),
         Match.INSIDE: _inside(wanted),
     }
     return f"({levels[match]}) NOT ({levels[Match(match - 1)]})" if match else levels[match]
 
 
 def _inside(wanted: list[str]) -> str:
-    return _all(word if len(word) >= SHORTEST_INSIDE else f"  {word}" for word in wanted)
+    def inside(word: str) -> str:
+        start = _phrase(marked(word))
+        return start if len(word) < SHORTEST_INSIDE else f"({_phrase(word)} OR {start})"
+
+    return _all(map(inside, wanted))
 
 
-def _all(phrases) -> str:
-    """An FTS5 expression; a phrase in quotes, with its own doubled, is plain text whatever it holds."""
-    return " AND ".join('"' + phrase.replace('"', '""') + '"' for phrase in phrases)
+def _all(expressions: Iterable[str]) -> str:
+    return " AND ".join(expressions)
+
+
+def _phrase(text: str) -> str:
+    """In quotes, with its own doubled, it is plain text whatever it holds; three characters at least, or nothing is found."""
+    return '"' + text.rjust(SHORTEST_INSIDE).replace('"', '""') + '"'
 
 
 def _match(customer: Customer, slugs: dict[int, list[str]], wanted: list[str]) -> Match:
     names = customer.first_name, customer.surname, customer.email, customer.external_id, *slugs.get(customer.id, ())
     text = search_text(*names)
     return max(
-        Match.WHOLE if f"  {word} " in text else Match.BEGINNING if f"  {word}" in text else Match.INSIDE
+        Match.WHOLE if f"{marked(word)} " in text else Match.BEGINNING if marked(word) in text else Match.INSIDE
         for word in wanted
     )
 

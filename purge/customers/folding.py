@@ -5,6 +5,7 @@ from functools import cache
 
 # Letters that Unicode does not take apart and people type without their stroke or ligature.
 _LETTERS = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i", "ħ": "h"})
+_PRIVATE, _PLANE = 0xF0000, 0xFFFE
 _CONTROLS = dict.fromkeys(range(32), " ")
 
 
@@ -21,8 +22,19 @@ def words(text: str) -> list[str]:
 
 
 def search_text(*parts: str | None) -> str:
-    """The words of all parts, two spaces before each and one after, so that a word's beginning and end can be searched."""
-    return "".join(f"  {word} " for part in parts if part for word in words(part))
+    """The words of all parts, each with its beginning marked, two spaces before it and one after."""
+    return "".join(f"  {marked(word)} " for part in parts if part for word in words(part))
+
+
+def sort_text(*parts: str | None) -> str:
+    """What a list is ordered by: the folded words' first 24 characters, for every character more makes its index larger."""
+    return " ".join(word for part in parts if part for word in words(part))[:24]
+
+
+def marked(word: str) -> str:
+    """The word, its first character moved into a private plane: so "Mai…" shares no three characters with "gmail"."""
+    first = ord(word[0])
+    return chr(_PRIVATE + first) + word[1:] if first < _PLANE else word
 
 
 def spans(text: str, wanted: list[str]) -> list[tuple[int, int]]:
