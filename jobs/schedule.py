@@ -6,10 +6,12 @@ import threading
 import time
 from datetime import timedelta
 
+import redis
 from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.bell import RINGS, ring
+from jobs.health import scheduler_was_here
 from purge import batches
 from purge.batches import Batch, State
 from purge.extensions import db, now, reading
@@ -30,12 +32,15 @@ def run() -> None:
     while not stop.wait(SWEEP_SECONDS):
         try:
             sweep()
+            scheduler_was_here()
             if time.monotonic() > rest_until:
                 began = time.monotonic()
                 tidy()
                 rest_until = time.monotonic() + REST_TIMES * (time.monotonic() - began)
         except SQLAlchemyError as error:
             log.warning("the database is out of reach (%s); the next sweep tries again", type(error).__name__)
+        except redis.RedisError as error:
+            log.warning("Redis is out of reach (%s); the next sweep tries again", type(error).__name__)
         finally:
             db.session.remove()
 

@@ -76,6 +76,8 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         "WTF_CSRF_TIME_LIMIT": None,  # as long as the session, or a form left open overnight is lost
         "RATELIMIT_STORAGE_URI": redis_url,
         "BOOTSTRAP_SERVE_LOCAL": True,
+        # Without it nobody gets the metrics: they say how many people were purged.
+        "METRICS_TOKEN": environ.get("METRICS_TOKEN", ""),
     }
 
 

@@ -1,6 +1,16 @@
 """Batches of purge requests: open, map, check, confirm, run, account for. Nothing here commits but the check and the run."""
 
-from purge.batches.account import Fall, failures, outcomes, progress, results, waiting_chunks, what_falls, what_fell
+from purge.batches.account import (
+    Fall,
+    failures,
+    outcomes,
+    progress,
+    results,
+    total_outcomes,
+    waiting_chunks,
+    what_falls,
+    what_fell,
+)
 from purge.batches.check import check
 from purge.batches.control import TYPED_ABOVE, cancel, confirm, discard, forgotten, pause, resume
 from purge.batches.mapping import affected_rows, map_fields, preview
@@ -46,6 +56,7 @@ __all__ = [
     "settle",
     "single_outcome",
     "today",
+    "total_outcomes",
     "waiting_chunks",
     "what_falls",
     "what_fell",

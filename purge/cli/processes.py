@@ -1,9 +1,11 @@
 """`flask worker` and `flask schedule`: what runs beside the web server."""
 
+import sys
+
 import click
 from flask.cli import with_appcontext
 
-from jobs import queue
+from jobs import health, queue
 from jobs import schedule as scheduler
 
 
@@ -19,6 +21,19 @@ def worker(single: bool) -> None:
     Ctrl-C or SIGTERM finishes the chunk in hand and leaves the rest to others.
     """
     queue.work(*([queue.SINGLE] if single else [queue.SINGLE, queue.BULK]))
+
+
+@click.command()
+@with_appcontext
+def doctor() -> None:
+    """Say how this installation is: one line for each part, and what to do about one that is not well.
+
+    Exit status 0 when all is well, 1 when something is not.
+    """
+    findings = health.look()
+    for finding in findings:
+        click.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.name:10} {finding.words}")
+    sys.exit(0 if all(finding.is_well for finding in findings) else 1)
 
 
 @click.command()

@@ -5,11 +5,19 @@ from flask_login import current_user
 
 from purge.extensions import csrf, login_manager, only_reads
 from purge.models import User, users
-from purge.views import batches, customers, errors, formats, ledger, mapping, search_bar, sign_in, uploads
+from purge.views import batches, customers, errors, formats, health, ledger, mapping, search_bar, sign_in, uploads
 
 # Posted, to keep people out of the browser's history, and changing nothing.
 ASKS = {"ledger.was_purged", "customers.every", "customers.found", "search_bar.results", "search_bar.offers"}
-OPEN = {"static", "bootstrap.static", "sign_in.login", "sign_in.logout"}
+OPEN = {
+    "static",
+    "bootstrap.static",
+    "sign_in.login",
+    "sign_in.logout",
+    "health.up",
+    "health.ready",
+    "health.metrics",
+}
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HTMX_CDN = "https://cdn.jsdelivr.net"
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -27,7 +35,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 def register(app: Flask) -> None:
     """Put every page on the app."""
-    for module in (sign_in, search_bar, customers, ledger, uploads, mapping, batches):
+    for module in (health, sign_in, search_bar, customers, ledger, uploads, mapping, batches):
         app.register_blueprint(module.blueprint)
     errors.register(app)
     formats.register(app)

@@ -1,0 +1,104 @@
+"""How the installation is: what `/readyz`, `/metrics` and `flask doctor` say. No finding names a person."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import redis
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import current_app
+from rq import Worker
+from sqlalchemy import exists, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobs import queue as queues
+from purge.batches import Batch, State
+from purge.batches.model import Chunk, ChunkState
+from purge.extensions import db, now, reading
+
+SCHEDULER_KEY, SCHEDULER_SECONDS = "purge:scheduler", 30
+STILL_SECONDS = 120  # a chunk takes about one
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: whether it is as it should be, in words, and as a number for the metrics."""
+
+    name: str
+    is_well: bool
+    words: str
+    value: float
+
+
+def look() -> list[Finding]:
+    """Everything an installation needs, one finding each; what cannot be reached is a finding too."""
+    return [_found(name, finding) for name, finding in _LOOKED_AT.items()]
+
+
+def scheduler_was_here() -> None:
+    """The scheduler's sign of life, forgotten when it does not come back in time."""
+    queues.connect().set(SCHEDULER_KEY, now().isoformat(), ex=SCHEDULER_SECONDS)
+
+
+def _found(name: str, finding: Callable[[], tuple[bool, str, float]]) -> Finding:
+    try:
+        with reading():
+            return Finding(name, *finding())
+    except (SQLAlchemyError, redis.RedisError) as error:
+        return Finding(name, False, f"out of reach ({type(error).__name__})", 0)
+    finally:
+        db.session.remove()
+
+
+def _database() -> tuple[bool, str, float]:
+    db.session.execute(select(1))
+    return True, f"answers ({db.engine.dialect.name})", 1
+
+
+def _schema() -> tuple[bool, str, float]:
+    migrate = current_app.extensions["migrate"]
+    newest = ScriptDirectory.from_config(migrate.migrate.get_config(migrate.directory)).get_current_head()
+    current = MigrationContext.configure(db.session.connection()).get_current_revision()
+    if current == newest:
+        return True, f"at {current}", 1
+    return False, f"at {current or 'nothing'}, and this version needs {newest}: run `flask init-db`", 0
+
+
+def _redis() -> tuple[bool, str, float]:
+    queues.connect().ping()
+    return True, "answers", 1
+
+
+def _workers() -> tuple[bool, str, float]:
+    connection = queues.connect()
+    listening = {name: Worker.count(queue=queues.queue(connection, name)) for name in (queues.SINGLE, queues.BULK)}
+    words = f"{listening[queues.BULK]} for files, {listening[queues.SINGLE]} for one customer"
+    return all(listening.values()), words, min(listening.values())
+
+
+def _scheduler() -> tuple[bool, str, float]:
+    seen = queues.connect().exists(SCHEDULER_KEY)
+    return bool(seen), "runs" if seen else f"not seen for {SCHEDULER_SECONDS} seconds: start `flask schedule`", seen
+
+
+def _progress() -> tuple[bool, str, float]:
+    """Seconds for which the batch that has stood still the longest has had waiting chunks and finished none."""
+    last = select(func.max(Chunk.finished_at)).where(Chunk.batch_id == Batch.id).scalar_subquery()
+    waits = exists().where(Chunk.batch_id == Batch.id, Chunk.state == ChunkState.WAITING)
+    running = select(Batch.id, Batch.moved_at, last.label("last")).where(Batch.state == State.RUNNING, waits)
+    still = {row.id: (now() - max(filter(None, (row.moved_at, row.last)))) for row in db.session.execute(running)}
+    if not still:
+        return True, "no batch waits", 0
+    batch_id, longest = max(still.items(), key=lambda one: one[1])
+    seconds = longest.total_seconds()
+    return seconds < STILL_SECONDS, f"batch {batch_id} moved {seconds:.0f} seconds ago", seconds
+
+
+_LOOKED_AT = {
+    "database": _database,
+    "schema": _schema,
+    "redis": _redis,
+    "workers": _workers,
+    "scheduler": _scheduler,
+    "progress": _progress,
+}

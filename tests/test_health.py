@@ -1,0 +1,101 @@
+"""Up, ready, measured: told to machines without words, and to a person with them."""
+
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+from sqlalchemy import text
+
+from jobs import health
+from purge.extensions import db
+from tests.people import add_customer
+from tests.test_batches import confirmed, finished
+
+PARTS = {"database", "schema", "redis", "workers", "scheduler", "progress"}
+
+
+def well() -> dict[str, bool]:
+    return {finding.name: finding.is_well for finding in health.look()}
+
+
+def ready(instance) -> dict:
+    try:
+        with urllib.request.urlopen(f"{instance.url}/readyz", timeout=30) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        assert error.code == 503
+        return json.load(error)
+
+
+def wait_until(instance, **checks: bool) -> None:
+    import time
+
+    until = time.monotonic() + 60
+    while not checks.items() <= ready(instance)["checks"].items():
+        assert time.monotonic() < until, ready(instance)
+        time.sleep(0.3)
+
+
+def test_a_running_installation_is_ready_and_says_so_to_machines_and_people(instance):
+    instance.start()
+    wait_until(instance, **dict.fromkeys(PARTS, True))
+    assert ready(instance)["ready"] and urllib.request.urlopen(f"{instance.url}/healthz", timeout=30).read() == b"up\n"
+    told = instance.flask("doctor")
+    assert told.returncode == 0 and "2 for files, 3 for one customer" in told.stdout, told.stdout
+
+
+def test_without_anything_beside_the_database_it_is_up_and_not_ready(app, visitor):
+    app.config["REDIS_URL"] = "redis://127.0.0.1:1/0"
+    answer = visitor.get("/readyz")
+    unwell = {"redis": False, "workers": False, "scheduler": False}
+    assert answer.status_code == 503
+    assert answer.json == {"ready": False, "checks": {**dict.fromkeys(PARTS, True), **unwell}}
+    assert visitor.get("/healthz").status_code == 200
+
+
+def test_an_older_schema_is_not_well_and_the_words_say_what_to_do(app):
+    db.session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    db.session.commit()
+    found = {finding.name: finding for finding in health.look()}["schema"]
+    assert not found.is_well and "flask init-db" in found.words
+
+
+def test_a_batch_that_stands_still_is_noticed(app):
+    add_customer("ann@people.com")
+    batch_id = confirmed("ann@people.com").id
+    db.session.commit()
+    assert well()["progress"]
+    db.session.execute(text("UPDATE batch SET moved_at = '2026-01-01 00:00:00'"))
+    db.session.commit()
+    found = {finding.name: finding for finding in health.look()}["progress"]
+    assert not found.is_well and f"batch {batch_id}" in found.words
+
+
+def test_the_scheduler_is_forgotten_when_it_gives_no_sign_of_life(app):
+    assert not well()["scheduler"]
+    health.scheduler_was_here()
+    assert well()["scheduler"]
+
+
+@pytest.mark.parametrize("given, status", [("Bearer right", 200), ("Bearer wrong", 401), ("", 401)])
+def test_metrics_need_their_token(app, visitor, given, status):
+    app.config["METRICS_TOKEN"] = "right"
+    assert visitor.client.get("/metrics", headers={"Authorization": given}).status_code == status
+
+
+def test_metrics_count_and_name_nobody(app, visitor):
+    assert visitor.get("/metrics").status_code == 404, "not there where no token is set"
+    app.config["METRICS_TOKEN"] = "right"
+    add_customer("ann@people.com")
+    finished("ann@people.com", "nobody@people.com")
+    db.session.commit()
+    told = visitor.client.get("/metrics", headers={"Authorization": "Bearer right"}).text
+    for line in (
+        'purge_requests{outcome="purged"} 1.0',
+        'purge_requests{outcome="not_found"} 1.0',
+        'purge_batches{state="finished"} 1.0',
+        'purge_well{part="database"} 1.0',
+    ):
+        assert line in told
+    assert "people.com" not in told
