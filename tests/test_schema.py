@@ -10,6 +10,8 @@ from sqlalchemy import inspect, text
 from purge.customers import search_index
 from purge.extensions import db
 from tests.people import add_customer
+from tests.test_batches import confirmed
+from tests.test_single import open_single
 
 
 def test_the_migrations_make_exactly_what_the_models_say(app):
@@ -69,3 +71,30 @@ def test_whoever_waits_to_write_is_next_and_not_the_one_who_has_just_written(app
     finally:
         done.set()
         thread.join()
+
+
+def test_down_and_up_with_batches_keeps_every_row(app, signed_in):
+    signed_in()
+    add_customer("ben@people.com")
+    bulk = confirmed("ben@people.com", "nobody@people.com").id
+    single = open_single(add_customer("ann@people.com")).id
+    db.session.commit()
+    before = everything()
+    directory = app.extensions["migrate"].directory
+    downgrade(directory=directory, revision="0001")
+    upgrade(directory=directory)
+    after = everything()
+    assert after["purge_request"] == before["purge_request"] and after["chunk"] == before["chunk"]
+    assert [row[0] for row in after["batch"]] == [bulk, single]
+    with db.engine.connect() as connection:
+        assert "AUTOINCREMENT" in connection.scalar(text("SELECT sql FROM sqlite_master WHERE name = 'batch'"))
+
+
+def everything() -> dict[str, list[tuple]]:
+    """The rows of a batch's tables."""
+    rows = {
+        table: [tuple(row) for row in db.session.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2"))]
+        for table in ("batch", "chunk", "purge_request")
+    }
+    db.session.commit()
+    return rows

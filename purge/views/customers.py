@@ -8,7 +8,7 @@ from flask_login import current_user
 
 from jobs.bell import ring
 from purge import batches, customers
-from purge.batches import Batch, Ground, NotPossible
+from purge.batches import Batch, Door, Ground, NotPossible
 from purge.customers import SECTIONS, Asked, Side, Sort
 from purge.extensions import db, now
 from purge.models import Customer
@@ -96,7 +96,9 @@ def confirm_purge(customer_id: int):
 @blueprint.get("/purging/<int:batch_id>")
 def purging(batch_id: int):
     """What the page of a purge polls until there is an outcome."""
-    batch = db.session.get(Batch, batch_id) or abort(404)
+    batch = db.session.get(Batch, batch_id)
+    if batch is None or batch.door is not Door.FORM:
+        abort(404)
     outcome = batches.single_outcome(batch)
     waits = now() - batch.created_at > LONG
     return render_template("customers/_purging.html", batch_id=batch_id, outcome=outcome, waits=waits)
