@@ -12,6 +12,7 @@ from rq.registry import StartedJobRegistry
 from jobs import queue as queues
 from purge import batches
 from purge.batches import Batch, Door, State
+from purge.extensions import reading
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,13 @@ def ring(batch: Batch, leaving: str | None = None) -> None:
     Commit first. When Redis is away nothing is lost: the sweeper rings again.
     """
     try:
+        _ring(batch, leaving)
+    except redis.RedisError as error:
+        log.warning("the queue is out of reach (%s); batch %s waits for the sweeper", type(error).__name__, batch.id)
+
+
+def _ring(batch: Batch, leaving: str | None) -> None:
+    with reading():  # what was committed is read again, and waits for no writer
         connection = queues.connect()
         queue = queues.queue(connection, queues.SINGLE if batch.door is Door.FORM else queues.BULK)
         task = RINGS[batch.state]
@@ -35,8 +43,6 @@ def ring(batch: Batch, leaving: str | None = None) -> None:
         rung = _rung(queue, connection, f"{task}-{batch.id}-") - {leaving}
         for _ in range(wanted - len(rung)):
             _enqueue(queue, task, batch.id)
-    except redis.RedisError as error:
-        log.warning("the queue is out of reach (%s); batch %s waits for the sweeper", type(error).__name__, batch.id)
 
 
 def workers() -> int:

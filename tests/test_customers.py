@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import event, func, insert, select, update
 
 from purge import batches
 from purge.batches import Batch, Door, Ground, NotPossible, Outcome, State
@@ -88,6 +88,28 @@ def test_a_page_of_another_order_or_of_nobodys_does_no_harm(ann, signed_in, page
     browser = signed_in()
     for asked in ({"page": page}, {"page": page, "term": "a"}):
         assert browser.post("/customers/found", asked, page="/customers").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/customers/{}", "/customers/{}/purge", "/batches/{}", "/customers/purging/{}", "/batches?before={}"]
+)
+def test_a_number_no_database_has_is_not_there(app, signed_in, path):
+    assert signed_in().get(path.format("9" * 30)).status_code in (303, 404)
+
+
+@pytest.mark.parametrize("asked", [{"created_to": "9999-12-31"}, {"created_from": "0001-01-01"}, {"page": "next|²|x"}])
+def test_the_ends_of_time_and_odd_digits_are_no_error(ann, signed_in, asked):
+    browser = signed_in()
+    assert "ann@" in browser.post("/customers/found", asked, page="/customers").text
+    assert browser.get("/customers/due?asked_on=9999-12-31&ground=privacy_request").status_code == 200
+
+
+def test_who_was_purged_is_looked_up_batch_by_batch_and_not_row_by_row(ann):
+    asked = []
+    event.listen(db.engine, "before_cursor_execute", lambda _c, _cu, sql, values, *_: asked.append((sql, values)))
+    batches.purge_of(ann)
+    steps = db.session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {asked[-1][0]}", asked[-1][1]).all()
+    assert not any("SCAN purge_request" in step[3] for step in steps), steps
 
 
 def test_the_profile_shows_everything_that_hangs_on_a_customer_and_names_nobody_in_its_title(ann, signed_in):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -216,7 +216,7 @@ def _filters(asked: Asked) -> list[ColumnElement[bool]]:
     if asked.created_from:
         chosen.append(Customer.created_at >= datetime.combine(asked.created_from, time(), UTC))
     if asked.created_to:
-        chosen.append(Customer.created_at < datetime.combine(asked.created_to, time(), UTC) + timedelta(days=1))
+        chosen.append(Customer.created_at <= datetime.combine(asked.created_to, time.max, UTC))
     return chosen
 
 

@@ -84,12 +84,10 @@ def confirm_purge(customer_id: int):
         try:
             batch = _open(customer)
         except NotPossible as refusal:
-            db.session.rollback()
-            return _purge(db.session.get(Customer, customer_id), str(refusal)), 422
+            return _purge(customer, str(refusal)), 422
     name, batch_id = customer.first_name or customer.surname, batch.id
     db.session.commit()
     ring(batch)
-    db.session.commit()
     return render_template("customers/purging.html", name=name, batch_id=batch_id, outcome=None, waits=False)
 
 
@@ -108,7 +106,8 @@ def purging(batch_id: int):
 def due():
     """By when a request of this date must be answered."""
     asked_on = _date(request.args.get("asked_on"))
-    due_on = batches.due(asked_on) if asked_on and request.args.get("ground") == Ground.PRIVACY_REQUEST else None
+    has_due = request.args.get("ground") == Ground.PRIVACY_REQUEST and asked_on and asked_on.year < date.max.year
+    due_on = batches.due(asked_on) if has_due else None
     return render_template("customers/_due.html", due_on=due_on, today=batches.today())
 
 
@@ -126,7 +125,7 @@ def _asked() -> Asked:
     form = request.form
     direction, _, rest = form.get("page", "").partition("|")
     id, _, value = rest.partition("|")
-    page = ("last", "", None) if direction == "last" else (direction, value, int(id)) if id.isdigit() else None
+    page = ("last", "", None) if direction == "last" else (direction, value, int(id)) if id.isdecimal() else None
     return Asked(
         term=form.get("term", ""),
         side=_one_of(Side, form.get("side")),

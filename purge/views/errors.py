@@ -2,7 +2,7 @@
 
 from flask import Flask, render_template
 from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException, SecurityError
+from werkzeug.exceptions import HTTPException, NotFound, SecurityError
 
 from purge.extensions import db
 
@@ -25,6 +25,7 @@ def register(app: Flask) -> None:
     """Show our own page for every error."""
     app.register_error_handler(HTTPException, _show)
     app.register_error_handler(CSRFError, _stale)
+    app.register_error_handler(OverflowError, lambda _: _show(NotFound()))  # a number no database has
     app.register_error_handler(SecurityError, lambda _: ("This is not an address of ours. See ALLOWED_HOSTS.", 400))
 
 
