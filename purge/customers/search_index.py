@@ -36,7 +36,7 @@ def statements() -> Iterable[str]:
     # texts stand in the customers already; contentless_delete, because nothing else removes what is purged.
     options = "tokenize = 'trigram case_sensitive 1', content = '', contentless_delete = 1"
     yield f"CREATE VIRTUAL TABLE {NAME} USING fts5 (text, {options})"
-    # SQLite would merge the whole index after every tenth of it: a purge of everybody took six times as long. It is
+    # SQLite would merge the whole index after every tenth of it: a purge of everybody took twice as long. It is
     # written anew when nothing runs.
     yield f"INSERT INTO {NAME} ({NAME}, rank) VALUES ('deletemerge', 0)"
     yield f"{_ADD} SELECT id, {_TEXT.format('customer')} FROM customer"
