@@ -21,9 +21,7 @@ from purge import batches
 from purge.batches import Door
 from purge.cli.setup import add_user, upgrade_schema
 from purge.config import CHECKOUT
-from purge.customers import search_index
 from purge.demo_data import make_demo_data, write_purge_csv
-from purge.erasure.residue import clear_residue
 from purge.extensions import db
 from purge.models import Role
 
@@ -163,9 +161,7 @@ def _make(base: Path, files: dict[int, Path]) -> float:
         made = time.perf_counter() - began
         for rows, file in files.items():
             write_purge_csv(db.engine, file, rows)
-        with db.engine.begin() as connection:
-            search_index.clear_residue(connection)
-        clear_residue(db.engine)
+        batches.clear_files()
         db.engine.dispose()
     return made
 
@@ -183,9 +179,7 @@ def _river(base: Path, work: Path, file: Path) -> dict:
 def _clearing(folder: Path) -> float:
     with create_app({"INSTANCE_PATH": str(folder)}).app_context():
         began = time.perf_counter()
-        with db.engine.begin() as connection:
-            search_index.clear_residue(connection)
-        assert clear_residue(db.engine)
+        assert batches.clear_files()
         db.engine.dispose()
         return time.perf_counter() - began
 

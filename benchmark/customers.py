@@ -69,8 +69,11 @@ def without_the_index(folder: Path) -> Path:
     """This installation, with its search index taken away."""
     with create_app({"INSTANCE_PATH": str(folder)}).app_context():
         with db.engine.begin() as connection:
-            for statement in search_index.drop_statements():
-                connection.exec_driver_sql(statement)
+            theirs = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND sql LIKE ?"
+            for name in connection.exec_driver_sql(theirs, (f"%{search_index.NAME}%",)).scalars().all():
+                connection.exec_driver_sql(f"DROP TRIGGER {name}")
+            connection.exec_driver_sql("DROP INDEX ix_customer_name")
+            connection.exec_driver_sql(f"DROP TABLE {search_index.NAME}")
         db.engine.dispose()
     return folder
 

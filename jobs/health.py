@@ -8,12 +8,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
 from rq import Worker
-from sqlalchemy import exists, func, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import queue as queues
-from purge.batches import Batch, State
-from purge.batches.model import Chunk, ChunkState
+from purge import batches
 from purge.extensions import db, now, reading
 
 SCHEDULER_KEY, SCHEDULER_SECONDS = "purge:scheduler", 30
@@ -83,14 +82,10 @@ def _scheduler() -> tuple[bool, str, float]:
 
 def _progress() -> tuple[bool, str, float]:
     """Seconds for which the batch that has stood still the longest has had waiting chunks and finished none."""
-    last = select(func.max(Chunk.finished_at)).where(Chunk.batch_id == Batch.id).scalar_subquery()
-    waits = exists().where(Chunk.batch_id == Batch.id, Chunk.state == ChunkState.WAITING)
-    running = select(Batch.id, Batch.moved_at, last.label("last")).where(Batch.state == State.RUNNING, waits)
-    still = {row.id: (now() - max(filter(None, (row.moved_at, row.last)))) for row in db.session.execute(running)}
-    if not still:
+    still = batches.longest_still()
+    if still is None:
         return True, "no batch waits", 0
-    batch_id, longest = max(still.items(), key=lambda one: one[1])
-    seconds = longest.total_seconds()
+    batch_id, seconds = still[0], still[1].total_seconds()
     return seconds < STILL_SECONDS, f"batch {batch_id} moved {seconds:.0f} seconds ago", seconds
 
 

@@ -34,7 +34,7 @@ with database.engine.connect() as connection:
     context.configure(
         connection=connection,
         target_metadata=database.metadata,
-        include_name=lambda name, kind, _parents: kind != "table" or not search_index.holds(name),
+        include_name=search_index.in_models,
         render_as_batch=True,
         render_item=render,
         process_revision_directives=without_the_erasure_map,

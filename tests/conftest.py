@@ -1,19 +1,25 @@
 """What the tests stand on: a real database, a real Redis-protocol server, a real browser."""
 
 import itertools
+import os
 import re
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 from flask import g
+from playwright.sync_api import Page, sync_playwright
 from pysqlite3 import dbapi2 as sqlite3
 
 from app import create_app
-from jobs import redis_server
+from jobs import queue, redis_server
 from purge.cli.setup import add_user, upgrade_schema
 from purge.extensions import db, limiter
 from purge.models import Role
-from tests.instance import Instance
+from tests.browser import CDN, CHROMIUM, EXPECTED, serve_htmx
+from tests.instance import CHECKOUT, Instance
 
 _names = itertools.count(1)
 
@@ -103,3 +109,72 @@ def instance(tmp_path):
     made = Instance(tmp_path / "an instance")
     yield made
     made.stop()
+
+
+@pytest.fixture
+def worker(app, redis_url):
+    """Works until the queue is empty, in a process of its own, as `flask worker` would."""
+
+    def work(seconds: float = 20) -> None:
+        environ = {**os.environ, "INSTANCE_PATH": app.config["INSTANCE_PATH"], "REDIS_URL": redis_url}
+        db.session.commit()
+        command = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py"), "worker"]
+        with subprocess.Popen(command, cwd=CHECKOUT, env=environ, stderr=subprocess.DEVNULL) as process:
+            until = time.monotonic() + seconds
+            connection = queue.connect()
+            waiting = [queue.queue(connection, name) for name in (queue.SINGLE, queue.BULK)]
+            while time.monotonic() < until and any(
+                one.count or one.started_job_registry.get_job_count(cleanup=False) for one in waiting
+            ):
+                time.sleep(0.1)
+            time.sleep(0.3)
+            process.terminate()
+        db.session.expire_all()
+
+    return work
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A started installation with 3,000 customers, one for a file of tests."""
+    folder = tmp_path_factory.mktemp("shop")
+    instance = Instance(folder / "instance", CHUNK_SIZE="100")
+    instance.flask("init-db", check=True)
+    instance.flask("demo-data", "--customers", "3000", check=True)
+    yield instance.start()
+    instance.stop()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """The system's own browser."""
+    assert CHROMIUM, "Chromium is missing; tests/system-packages installs it"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(shop, chromium):
+    """A signed-in page; at the end of the test its console must hold no error and no CSP violation."""
+    contexts, errors = [], []
+
+    def open_page(cdn=serve_htmx, **options) -> Page:
+        context = chromium.new_context(base_url=shop.url, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.route(CDN, cdn)
+        page.goto("/login")
+        page.fill("#email", "admin@localhost")
+        page.fill("#password", shop.password)
+        page.click("button:has-text('Sign in')")
+        page.wait_for_url("**/batches")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not [error for error in errors if not EXPECTED.search(error)]

@@ -105,10 +105,8 @@ class Admin:
     """Somebody signed in, over HTTP as a browser would be."""
 
     def __init__(self, instance):
-        self.url, self.opener = (
-            instance.url,
-            urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar())),
-        )
+        self.url = instance.url
+        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
         self.post("/login", {"email": "admin@localhost", "password": instance.password})
 
     def get(self, path: str) -> str:

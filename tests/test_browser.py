@@ -3,72 +3,12 @@
 import csv
 import io
 import re
-import shutil
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import expect
 from pysqlite3 import dbapi2 as sqlite3
 
-from tests.instance import CHECKOUT, Instance
-
-HTMX = CHECKOUT / "static" / "htmx-2.0.11.min.js"
-CDN = "https://cdn.jsdelivr.net/**"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# What the browser itself reports as an error where we ask for it: a refused form, a page that is not there, no CDN,
-# a request cut off because the page was left.
-EXPECTED = re.compile(
-    r"status of (422|410|404|403)|cdn\.jsdelivr\.net|net::ERR_FAILED|valid digest|htmx:(sendAbort|afterRequest|sendError)"
-)
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shop")
-    instance = Instance(folder / "instance", CHUNK_SIZE="100")
-    instance.flask("init-db", check=True)
-    instance.flask("demo-data", "--customers", "3000", check=True)
-    yield instance.start()
-    instance.stop()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    assert CHROMIUM, "Chromium is missing; tests/system-packages installs it"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(shop, chromium):
-    """A signed-in page; at the end of the test its console must hold no error and no CSP violation."""
-    contexts, errors = [], []
-
-    def open_page(cdn=serve_htmx, **options) -> Page:
-        context = chromium.new_context(base_url=shop.url, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.route(CDN, cdn)
-        page.goto("/login")
-        page.fill("#email", "admin@localhost")
-        page.fill("#password", shop.password)
-        page.click("button:has-text('Sign in')")
-        page.wait_for_url("**/batches")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not [error for error in errors if not EXPECTED.search(error)]
-
-
-def serve_htmx(route) -> None:
-    """What the CDN would have sent; the browser checks its hash."""
-    route.fulfill(path=HTMX, content_type="text/javascript", headers={"Access-Control-Allow-Origin": "*"})
+from tests.browser import check, press_on, upload
 
 
 def people(shop, start: int, number: int, *more: str) -> bytes:
@@ -76,12 +16,6 @@ def people(shop, start: int, number: int, *more: str) -> bytes:
         asked = "SELECT first_name, email FROM customer WHERE id >= ? ORDER BY id LIMIT ?"
         rows = [f"{name},{email}" for name, email in database.execute(asked, (start, number))]
     return "\n".join(["Name,Mail to", *more, *rows, ""]).encode()
-
-
-def upload(page: Page, content: bytes, name: str = "people.csv") -> None:
-    page.goto("/settings/upload-tags")
-    page.set_input_files("#file", {"name": name, "mimeType": "text/csv", "buffer": content})
-    page.click("text=Continue to the fields")
 
 
 def test_the_whole_walk(shop, open_page):
@@ -173,14 +107,6 @@ def test_the_live_pages_pass_axe_too(shop, open_page):
     check(page, "progress")
 
 
-def check(page: Page, name: str) -> None:
-    page.wait_for_load_state()
-    found = Axe().run(page)
-    assert found.violations_count == 0, f"{name}: {found.generate_report()}"
-    width = page.evaluate("() => document.documentElement.scrollWidth")
-    assert width <= page.viewport_size["width"], name
-
-
 def test_without_javascript_it_is_the_same_walk(shop, open_page):
     page = open_page(java_script_enabled=False)
     upload(page, people(shop, 2400, 5))
@@ -205,14 +131,6 @@ def test_the_keyboard_alone_is_enough(shop, open_page):
     page.wait_for_url("**/review")
     press_on(page, "Permanently delete 3 customers")
     page.wait_for_url("**/summary")
-
-
-def press_on(page: Page, words: str) -> None:
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        if page.evaluate("() => document.activeElement.innerText") == words:
-            return page.keyboard.press("Enter")
-    raise AssertionError(f"{words} cannot be reached with Tab")
 
 
 def tamper(route) -> None:

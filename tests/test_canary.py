@@ -13,9 +13,9 @@ from purge.demo_data import make_demo_data
 from purge.erasure.map import read_map
 from purge.extensions import db
 from purge.models import Customer
+from tests.browser import upload
 from tests.instance import Instance
 from tests.people import add_customer, hang_everything_on
-from tests.test_browser import chromium, open_page, upload  # noqa: F401 fixtures
 
 MARK = "quetzalcoatlus"
 FACES = "😀😁😂"  # three characters in a row, as the search index holds them
@@ -68,7 +68,7 @@ def unpacked(packed: bytes) -> bytes:
         return b""
 
 
-def test_nothing_of_the_purged_is_left_in_any_file(shop, open_page):  # noqa: F811
+def test_nothing_of_the_purged_is_left_in_any_file(shop, open_page):
     with create_app(shop.environ).app_context():
         others = db.session.scalars(select(Customer.email).where(~Customer.email.contains(MARK)).limit(3_000)).all()
         db.session.remove()

@@ -220,6 +220,15 @@ def test_a_purge_of_something_else_than_what_was_shown_is_refused(ann, signed_in
     assert db.session.scalar(select(func.count()).select_from(Batch)) == 0
 
 
+def test_a_purge_of_somebody_else_than_who_was_named_is_refused(ann, signed_in):
+    browser, url = signed_in(), f"/customers/{ann}/purge"
+    plan = re.search(r'name="plan" value="(\w+)"', browser.get(url).text)[1]
+    db.session.execute(update(Customer).values(first_name="Ben"))
+    db.session.commit()
+    assert browser.post(url, {"plan": plan}, page=url).status_code == 422
+    assert db.session.scalar(select(func.count()).select_from(Batch)) == 0
+
+
 def test_an_address_that_changes_before_the_job_runs_spares_the_customer(ann, signed_in):
     browser = signed_in()
     confirm(browser, ann)

@@ -1,6 +1,7 @@
 """Up, ready, measured: told to machines without words, and to a person with them."""
 
 import json
+import time
 import urllib.error
 import urllib.request
 
@@ -29,8 +30,6 @@ def ready(instance) -> dict:
 
 
 def wait_until(instance, **checks: bool) -> None:
-    import time
-
     until = time.monotonic() + 60
     while not checks.items() <= ready(instance)["checks"].items():
         assert time.monotonic() < until, ready(instance)

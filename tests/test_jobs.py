@@ -1,9 +1,5 @@
 """The queue: ids and nothing else, our own functions and no others, and a bell that can be lost."""
 
-import os
-import subprocess
-import sys
-import time
 import zlib
 
 import pytest
@@ -15,32 +11,8 @@ from jobs import bell, queue, schedule
 from purge import batches
 from purge.batches import State
 from purge.extensions import db
-from tests.instance import CHECKOUT
 from tests.people import add_customer
 from tests.test_batches import checked, confirmed, opened
-
-
-@pytest.fixture
-def worker(app, redis_url):
-    """Works until the queue is empty, in a process of its own, as `flask worker` would."""
-
-    def work(seconds: float = 20) -> None:
-        environ = {**os.environ, "INSTANCE_PATH": app.config["INSTANCE_PATH"], "REDIS_URL": redis_url}
-        db.session.commit()
-        command = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py"), "worker"]
-        with subprocess.Popen(command, cwd=CHECKOUT, env=environ, stderr=subprocess.DEVNULL) as process:
-            until = time.monotonic() + seconds
-            connection = queue.connect()
-            waiting = [queue.queue(connection, name) for name in (queue.SINGLE, queue.BULK)]
-            while time.monotonic() < until and any(
-                one.count or one.started_job_registry.get_job_count(cleanup=False) for one in waiting
-            ):
-                time.sleep(0.1)
-            time.sleep(0.3)
-            process.terminate()
-        db.session.expire_all()
-
-    return work
 
 
 def test_a_job_carries_an_id_and_no_address(app):

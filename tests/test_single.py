@@ -15,7 +15,6 @@ from purge.models import Customer, User
 from tests.instance import Admin, Instance
 from tests.people import add_customer
 from tests.test_batches import confirmed
-from tests.test_jobs import worker  # noqa: F401 a fixture
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_one_customer_rings_in_a_queue_of_its_own(app, signed_in):
     assert [queue.queue(connection, name).count for name in (queue.SINGLE, queue.BULK)] == [1, 0]
 
 
-def test_a_worker_takes_one_customer_before_a_file_that_rang_first(app, signed_in, worker):  # noqa: F811
+def test_a_worker_takes_one_customer_before_a_file_that_rang_first(app, signed_in, worker):
     signed_in()
     person = add_customer("ann@people.com")
     add_customer("ben@people.com")
@@ -61,7 +60,7 @@ def test_a_worker_takes_one_customer_before_a_file_that_rang_first(app, signed_i
     assert bulk.state is single.state is State.FINISHED and single.finished_at < bulk.finished_at
 
 
-def test_the_sweeper_rings_again_for_one_customer(app, signed_in, worker):  # noqa: F811
+def test_the_sweeper_rings_again_for_one_customer(app, signed_in, worker):
     signed_in()
     batch = open_single(add_customer("ann@people.com"))
     schedule.sweep()

@@ -1,8 +1,8 @@
 """Batches of purge requests: open, map, check, confirm, run, account for. Nothing here commits but the check and the run."""
 
 from purge.batches.account import (
-    Fall,
     failures,
+    longest_still,
     outcomes,
     progress,
     results,
@@ -17,28 +17,28 @@ from purge.batches.mapping import affected_rows, map_fields, preview
 from purge.batches.model import Batch, Door, Ground, NotPossible, Outcome, State, due
 from purge.batches.opening import open_csv, seen_before
 from purge.batches.run import run
-from purge.batches.settle import settle
-from purge.batches.single import Preview, open_single, pending_single, purge_of, single_outcome, today
+from purge.batches.settle import clear_files, settle
+from purge.batches.single import open_single, pending_single, purge_of, single_outcome, today
 from purge.batches.single import preview as preview_single
 
 __all__ = [
     "TYPED_ABOVE",
     "Batch",
     "Door",
-    "Fall",
     "Ground",
     "NotPossible",
     "Outcome",
-    "Preview",
     "State",
     "affected_rows",
     "cancel",
     "check",
+    "clear_files",
     "confirm",
     "discard",
     "due",
     "failures",
     "forgotten",
+    "longest_still",
     "map_fields",
     "open_csv",
     "open_single",

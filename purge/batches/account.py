@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 
 from purge import email_address
 from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
@@ -14,6 +14,7 @@ from purge.extensions import db, now
 
 RATE_CHUNKS = 10
 RATE_SECONDS = 60
+_SUMS = [func.sum(getattr(Chunk, outcome)) for outcome in Outcome]
 _REASONS = {reason.value: reason for reason in (*Reason, *email_address.Problem)}
 
 
@@ -58,9 +59,8 @@ def progress(batch: Batch) -> Progress:
 
 def outcomes(batch_ids: list[int]) -> dict[int, dict[Outcome, int]]:
     """Rows by outcome for each of these batches, in one query."""
-    sums = [func.sum(getattr(Chunk, outcome)) for outcome in Outcome]
     counted = dict.fromkeys(batch_ids, dict.fromkeys(Outcome, 0))
-    asked = select(Chunk.batch_id, *sums).where(Chunk.batch_id.in_(batch_ids)).group_by(Chunk.batch_id)
+    asked = select(Chunk.batch_id, *_SUMS).where(Chunk.batch_id.in_(batch_ids)).group_by(Chunk.batch_id)
     for batch_id, *rows in db.session.execute(asked):
         counted[batch_id] = dict(zip(Outcome, rows, strict=True))
     return counted
@@ -68,8 +68,16 @@ def outcomes(batch_ids: list[int]) -> dict[int, dict[Outcome, int]]:
 
 def total_outcomes() -> dict[Outcome, int]:
     """Rows by outcome, of all batches together, from the chunks' own totals."""
-    sums = db.session.execute(select(*(func.sum(getattr(Chunk, outcome)) for outcome in Outcome))).one()
-    return {outcome: rows or 0 for outcome, rows in zip(Outcome, sums, strict=True)}
+    return {outcome: rows or 0 for outcome, rows in zip(Outcome, db.session.execute(select(*_SUMS)).one(), strict=True)}
+
+
+def longest_still() -> tuple[int, timedelta] | None:
+    """Of the running batches with waiting chunks, the one that has finished none for the longest, and for how long."""
+    last = select(func.max(Chunk.finished_at)).where(Chunk.batch_id == Batch.id).scalar_subquery()
+    waits = exists().where(Chunk.batch_id == Batch.id, Chunk.state == ChunkState.WAITING)
+    running = select(Batch.id, Batch.moved_at, last).where(Batch.state == State.RUNNING, waits)
+    still = {id: now() - max(filter(None, moved)) for id, *moved in db.session.execute(running)}
+    return max(still.items(), key=lambda one: one[1], default=None)
 
 
 def waiting_chunks(batch: Batch) -> int:

@@ -14,6 +14,12 @@ LONGEST_WAIT = timedelta(minutes=10)
 NO_TIME = timedelta()
 
 
+def clear_files() -> bool:
+    """Write the search index and the database's file anew; False when that was not possible now."""
+    search_index.clear_residue(db.engine)
+    return clear_residue(db.engine)
+
+
 def settle(quiet: timedelta = NO_TIME) -> None:
     """Once nothing has run for so long, clear what finished batches left behind, and say when.
 
@@ -28,9 +34,6 @@ def settle(quiet: timedelta = NO_TIME) -> None:
         busy = connection.scalar(db.select(exists().where(Batch.state.in_(BUSY))))
     if busy or not finished or (now() - last < quiet and now() - first < LONGEST_WAIT):
         return
-    if db.engine.dialect.name == "sqlite":
-        with db.engine.begin() as connection:
-            search_index.clear_residue(connection)
-    if clear_residue(db.engine):
+    if clear_files():
         with db.engine.begin() as connection:
             connection.execute(update(Batch).where(Batch.id.in_(finished)).values(cleared_at=now()))

@@ -1,13 +1,12 @@
 """One customer: what a purge would do, shown first; then a batch of one, in the same river."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import Select, exists, func, select
 
 from purge.batches.account import Fall, in_words
 from purge.batches.model import Batch, Chunk, ChunkState, Door, Ground, NotPossible, Outcome, PurgeRequest, State
@@ -44,7 +43,9 @@ def preview(customer: Customer) -> Preview:
     money = {currency: total for currency, total in db.session.execute(_on_their_way(customer))}
     names = list(db.session.scalars(_rewarded_friends(customer)))
     fingerprint = fingerprinter()(customer.email_key).hex()
-    shown = json.dumps([customer.id, fingerprint, falls, {key: str(money[key]) for key in sorted(money)}, len(names)])
+    # The keyed fingerprint in it keeps the digest, which outlives the person, from telling the names.
+    person = customer.id, fingerprint, customer.first_name, customer.surname, customer.external_id
+    shown = json.dumps([person, falls, {key: str(money[key]) for key in sorted(money)}, names])
     friends = [name or "a friend without a name" for name in names[:NAMED_FRIENDS]]
     return Preview(in_words(falls), money, friends, len(names) - len(friends), sha256(shown.encode()).hexdigest())
 
@@ -57,7 +58,6 @@ def open_single(
         raise NotPossible("The date of the request lies in the future.")
     if preview(customer).digest != shown:
         raise NotPossible("Something of this customer has changed since you looked. Look again before you decide.")
-    moment = now()
     batch = Batch(
         door=Door.FORM,
         state=State.RUNNING,
@@ -68,7 +68,7 @@ def open_single(
         asked_on=asked_on,
         created_by_id=user_id,
         confirmed_by_id=user_id,
-        confirmed_at=moment,
+        confirmed_at=now(),
     )
     db.session.add(batch)
     db.session.flush()
@@ -106,12 +106,12 @@ def purge_of(customer_id: int) -> tuple[Batch, datetime] | None:
     return db.session.get(Batch, request.batch_id), entry.purged_at
 
 
-def _on_their_way(customer: Customer):
+def _on_their_way(customer: Customer) -> Select:
     theirs = Reward.customer_id == customer.id, Reward.status.in_(ON_THEIR_WAY)
     return select(Reward.currency, func.sum(Reward.amount)).where(*theirs).group_by(Reward.currency)
 
 
-def _rewarded_friends(customer: Customer) -> Iterable:
+def _rewarded_friends(customer: Customer) -> Select:
     """First names of those on the other side of a referral who hold a reward for it."""
     referred = (Referral.referrer_id == customer.id) & (Referral.friend_id == Customer.id)
     was_referred = (Referral.friend_id == customer.id) & (Referral.referrer_id == Customer.id)

@@ -1,15 +1,12 @@
 """Customers as an admin meets them: found, listed, looked at."""
 
-from purge.customers.finding import PAGE, Asked, Found, Side, Sort, find, side, total
+from purge.customers.finding import Asked, Side, Sort, find, side, total
 from purge.customers.folding import spans, words
-from purge.customers.profile import SECTIONS, Pageful, pageful, turn_emails
+from purge.customers.profile import SECTIONS, pageful, turn_emails
 
 __all__ = [
-    "PAGE",
     "SECTIONS",
     "Asked",
-    "Found",
-    "Pageful",
     "Side",
     "Sort",
     "find",

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from purge.customers import search_index
-from purge.customers.folding import marked, search_text, words
+from purge.customers.folding import at_start, search_text, words
 from purge.extensions import db
 from purge.models import Customer, Referral, ShareLink
 
@@ -68,7 +68,7 @@ class Asked:
     created_from: date | None = None
     created_to: date | None = None
     sort: Sort = Sort.NEWEST
-    page: tuple[str, str, int] | None = None
+    page: tuple[str, str, int | None] | None = None
 
     @property
     def words(self) -> list[str]:
@@ -94,6 +94,20 @@ class Found:
 def find(asked: Asked) -> Found:
     """The customers asked for: by match where there are words, else in the order chosen."""
     return _search(asked) if asked.words else _list(asked)
+
+
+def side(customer: Customer) -> Side | None:
+    """Their role in the programme; None for who neither referred nor was referred."""
+    refers, was_referred = (
+        db.session.scalar(select(exists().where(link == customer.id)))
+        for link in (Referral.referrer_id, Referral.friend_id)
+    )
+    return Side.BOTH if refers and was_referred else Side.REFERRER if refers else Side.FRIEND if was_referred else None
+
+
+def total() -> int:
+    """How many customers there are."""
+    return db.session.scalar(select(func.count()).select_from(Customer))
 
 
 def _search(asked: Asked) -> Found:
@@ -128,8 +142,8 @@ def _matching(asked: Asked, expression: str, before: int | None, limit: int) -> 
 def _exactly(match: Match, wanted: list[str]) -> str:
     """Every word is met at least this well, and not every word better."""
     levels = {
-        Match.WHOLE: _all(_phrase(f"{marked(word)} ") for word in wanted),
-        Match.BEGINNING: _all(_phrase(marked(word)) for word in wanted),
+        Match.WHOLE: _all(_phrase(f"{at_start(word)} ") for word in wanted),
+        Match.BEGINNING: _all(_phrase(at_start(word)) for word in wanted),
         Match.INSIDE: _inside(wanted),
     }
     return f"({levels[match]}) NOT ({levels[Match(match - 1)]})" if match else levels[match]
@@ -137,7 +151,7 @@ def _exactly(match: Match, wanted: list[str]) -> str:
 
 def _inside(wanted: list[str]) -> str:
     def inside(word: str) -> str:
-        start = _phrase(marked(word))
+        start = _phrase(at_start(word))
         return start if len(word) < SHORTEST_INSIDE else f"({_phrase(word)} OR {start})"
 
     return _all(map(inside, wanted))
@@ -156,7 +170,7 @@ def _match(customer: Customer, slugs: dict[int, list[str]], wanted: list[str]) -
     names = customer.first_name, customer.surname, customer.email, customer.external_id, *slugs.get(customer.id, ())
     text = search_text(*names)
     return max(
-        Match.WHOLE if f"{marked(word)} " in text else Match.BEGINNING if marked(word) in text else Match.INSIDE
+        Match.WHOLE if f"{at_start(word)} " in text else Match.BEGINNING if at_start(word) in text else Match.INSIDE
         for word in wanted
     )
 
@@ -220,19 +234,5 @@ def _filters(asked: Asked) -> list[ColumnElement[bool]]:
     return chosen
 
 
-def side(customer: Customer) -> Side | None:
-    """Their role in the programme; None for who neither referred nor was referred."""
-    refers, was_referred = (
-        db.session.scalar(select(exists().where(link == customer.id)))
-        for link in (Referral.referrer_id, Referral.friend_id)
-    )
-    return Side.BOTH if refers and was_referred else Side.REFERRER if refers else Side.FRIEND if was_referred else None
-
-
 def _has(link) -> ColumnElement[bool]:
     return exists(select(1).where(link == Customer.id)).correlate(Customer)
-
-
-def total() -> int:
-    """How many customers there are."""
-    return db.session.scalar(select(func.count()).select_from(Customer))

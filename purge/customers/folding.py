@@ -23,7 +23,7 @@ def words(text: str) -> list[str]:
 
 def search_text(*parts: str | None) -> str:
     """The words of all parts, each with its beginning marked, two spaces before it and one after."""
-    return "".join(f"  {marked(word)} " for part in parts if part for word in words(part))
+    return "".join(f"  {at_start(word)} " for part in parts if part for word in words(part))
 
 
 def sort_text(*parts: str | None) -> str:
@@ -31,7 +31,7 @@ def sort_text(*parts: str | None) -> str:
     return " ".join(word for part in parts if part for word in words(part))[:24]
 
 
-def marked(word: str) -> str:
+def at_start(word: str) -> str:
     """The word, its first character moved into a private plane: so "Mai…" shares no three characters with "gmail"."""
     first = ord(word[0])
     return chr(_PRIVATE + first) + word[1:] if first < _PLANE else word

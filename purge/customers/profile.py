@@ -49,10 +49,7 @@ class Pageful:
     rows: list
     total: int
     page: int
-
-    @property
-    def pages(self) -> int:
-        return max(1, -(-self.total // ROWS))
+    pages: int
 
 
 def pageful(customer: Customer, section: str, page: int = 1) -> Pageful:
@@ -69,10 +66,11 @@ def pageful(customer: Customer, section: str, page: int = 1) -> Pageful:
     else:
         theirs, wanted = model.customer_id == customer.id, select(model)
     total = db.session.scalar(select(func.count()).select_from(model).where(theirs))
-    page = min(max(1, page), max(1, -(-total // ROWS)))
+    pages = max(1, -(-total // ROWS))
+    page = min(max(1, page), pages)
     wanted = wanted.where(theirs).order_by(moment.desc(), model.id.desc()).limit(ROWS).offset((page - 1) * ROWS)
     found = db.session.execute(wanted).all() if total else []
-    return Pageful(section, title, [row if model is Referral else row[0] for row in found], total, page)
+    return Pageful(section, title, [row if model is Referral else row[0] for row in found], total, page, pages)
 
 
 def turn_emails(customer: Customer, on: bool) -> None:

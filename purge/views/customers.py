@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import date, timedelta
 
-from flask import Blueprint, abort, redirect, render_template, request, url_for
+from flask import Blueprint, abort, make_response, redirect, render_template, request, url_for
 from flask_login import current_user
 
 from jobs.bell import ring
@@ -32,9 +32,7 @@ def found():
 
 @blueprint.get("/<int:customer_id>")
 def profile(customer_id: int):
-    customer = db.session.get(Customer, customer_id)
-    if customer is None:
-        return _gone(customer_id)
+    customer = _fetch(customer_id)
     sections = [customers.pageful(customer, section) for section in SECTIONS]
     return render_template(
         "customers/profile.html", customer=customer, side=customers.side(customer), sections=sections
@@ -46,9 +44,7 @@ def section(customer_id: int, section: str):
     """A further page of one section."""
     if section not in SECTIONS:
         abort(404)
-    customer = db.session.get(Customer, customer_id)
-    if customer is None:
-        return _gone(customer_id)
+    customer = _fetch(customer_id)
     shown = customers.pageful(customer, section, request.args.get("page", 1, type=int))
     return render_template("customers/section.html", customer=customer, section=shown)
 
@@ -56,9 +52,7 @@ def section(customer_id: int, section: str):
 @blueprint.post("/<int:customer_id>/emails")
 def emails(customer_id: int):
     """Turn a customer's e-mails off or on."""
-    customer = db.session.get(Customer, customer_id)
-    if customer is None:
-        return _gone(customer_id)
+    customer = _fetch(customer_id)
     customers.turn_emails(customer, request.form.get("emails") == "on")
     db.session.commit()
     return redirect(url_for("customers.profile", customer_id=customer_id), 303)
@@ -70,15 +64,15 @@ def purge(customer_id: int):
     customer = db.session.get(Customer, customer_id)
     if customer is None:
         return redirect(url_for("customers.profile", customer_id=customer_id), 303)
-    return (current_user.may_purge and _purge(customer)) or abort(403)
+    if not current_user.may_purge:
+        abort(403)
+    return _purge(customer)
 
 
 @blueprint.post("/<int:customer_id>/purge")
 def confirm_purge(customer_id: int):
     """The answer has the person's name, for the last time: no address could bring it back."""
-    customer = db.session.get(Customer, customer_id)
-    if customer is None:
-        return _gone(customer_id)
+    customer = _fetch(customer_id)
     batch = batches.pending_single(customer, current_user.id)  # the second click of two
     if batch is None:
         try:
@@ -160,11 +154,15 @@ def _purge(customer: Customer, refusal: str | None = None) -> str:
     )
 
 
-def _gone(customer_id: int) -> tuple[str, int]:
-    """Who was here was purged: when and in which batch, and nothing else. 404 when nobody ever was."""
-    too_late = request.method == "POST"
-    purged = batches.purge_of(customer_id) or abort(404)
-    return render_template("customers/gone.html", batch=purged[0], purged_at=purged[1], too_late=too_late), 410
+def _fetch(customer_id: int) -> Customer:
+    """The customer; or 410 for who was purged: when and in which batch, and nothing else; or 404 where nobody ever was."""
+    customer = db.session.get(Customer, customer_id)
+    if customer is None:
+        batch, purged_at = batches.purge_of(customer_id) or abort(404)
+        too_late = request.method == "POST"
+        gone = render_template("customers/gone.html", batch=batch, purged_at=purged_at, too_late=too_late)
+        abort(make_response(gone, 410))
+    return customer
 
 
 def _one_of(kind, value: str | None):
