@@ -9,7 +9,7 @@ from flask import Flask
 from flask_bootstrap import Bootstrap5
 from jinja2 import StrictUndefined
 
-from purge import batches, cli, views  # noqa: F401 the batches' tables belong to the schema
+from purge import cli, pickup, views  # noqa: F401 its tables belong to the schema
 from purge.config import CHECKOUT, ConfigError, load_config
 from purge.customers import search_index
 from purge.extensions import db, limiter, login_manager, migrate, prepare_sqlite

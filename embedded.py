@@ -1,4 +1,4 @@
-"""Everything on this machine, in one command: Redis, the web server, workers and the scheduler, started, watched and stopped."""
+"""Everything on this machine, in one command: Redis, web and SFTP server, workers and scheduler, started, watched, stopped."""
 
 import fcntl
 import os
@@ -10,23 +10,29 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from flask import Flask
 from sqlalchemy.exc import DatabaseError
 
-from jobs import redis_server
+from jobs import drop_server, redis_server
+from jobs.drop_server import Place
 from jobs.process import dies_with_us
+from purge import pickup
 from purge.cli.setup import add_user, upgrade_schema
 from purge.config import CHECKOUT, LOOPBACK, REDIS_FILE, ConfigError
 from purge.demo_data import DEMO_CUSTOMERS, make_demo_data
 from purge.extensions import db
 from purge.models import Customer, Role, User
+from purge.pickup import SftpConnection
 
 FIRST_ADMIN = "admin@localhost"
 STOP_SECONDS = 20
 LONGEST_PAUSE = 30
+OWN_RUNS_UP_TO = 1_000  # customers a dropped file deletes with nobody's yes; more wait for one
 
 
 @dataclass
@@ -82,7 +88,9 @@ def main(app: Flask) -> int:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        _prepare(app)
+        place, drop_port = Place(instance / "sftp"), _free_port(config["DROP_PORT"])
+        place.prepare(drop_port)
+        _prepare(app, place, drop_port)
         try:
             redis = redis_server.start(instance / "redis")
         except redis_server.NotStarted as error:
@@ -91,7 +99,7 @@ def main(app: Flask) -> int:
         try:
             address.touch(0o600)
             address.write_text(redis.url)
-            return _run(config, instance, redis, stop)
+            return _run(config, instance, redis, drop_port, stop)
         finally:
             address.unlink()
             redis.stop()
@@ -110,8 +118,16 @@ def _refuse_taken_port(host: str, port: int) -> None:
             ) from None
 
 
-def _prepare(app: Flask) -> None:
-    """The schema; at the first start an admin and demo data."""
+def _free_port(wanted: int) -> int:
+    """The port wanted, or any: nobody's work hangs on where the demonstration drop listens."""
+    for port in (wanted, 0):
+        with suppress(OSError), socket.create_server((LOOPBACK[0], port)) as probe:
+            return probe.getsockname()[1]
+    raise ConfigError(f"No port on {LOOPBACK[0]} is free for the SFTP server.")
+
+
+def _prepare(app: Flask, place: Place, drop_port: int) -> None:
+    """The schema, and the connection to our own SFTP server; at the first start an admin and demo data."""
     unfinished = Path(app.config["INSTANCE_PATH"]) / "demo-data.unfinished"
     with app.app_context():
         try:
@@ -129,6 +145,7 @@ def _prepare(app: Flask) -> None:
                 db.session.rollback()
                 make_demo_data(db.engine, max(0, DEMO_CUSTOMERS - there))
                 unfinished.unlink()
+            _connect_own_drop(place, drop_port)
         except DatabaseError as error:
             raise ConfigError(
                 f"The database {db.engine.url.render_as_string()} cannot be used: {error.orig}."
@@ -138,18 +155,32 @@ def _prepare(app: Flask) -> None:
             db.engine.dispose()
 
 
-def _run(config: dict, instance: Path, redis: redis_server.RedisServer, stop: threading.Event) -> int:
+def _connect_own_drop(place: Place, port: int) -> None:
+    """The connection to the SFTP server of this installation, with a key of its own; its port may be another each time."""
+    own = db.session.scalar(db.select(SftpConnection).where(SftpConnection.is_embedded))
+    if own is None:
+        own = SftpConnection(name="This installation’s own server", is_embedded=True, runs_up_to=OWN_RUNS_UP_TO)
+        own.host, own.username, own.folder, own.every_seconds = LOOPBACK[0], drop_server.USERNAME, "/", 5
+        pickup.set_private_key(own, pickup.new_private_key())
+        db.session.add(own)
+    key = place.host_key()
+    own.port, own.host_keys = port, [f"{key.get_name()} {key.get_base64()}"]
+    place.let_in(own.public_key, "the app itself")
+    db.session.commit()
+
+
+def _run(config: dict, instance: Path, redis: redis_server.RedisServer, drop_port: int, stop: threading.Event) -> int:
     log = instance / "logs"
     log.mkdir(mode=0o700, exist_ok=True)
     environ = {**os.environ, "REDIS_URL": redis.url, "INSTANCE_PATH": str(instance), "PYTHONUNBUFFERED": "1"}
-    children = _children(config)
+    children = _children(config, drop_port)
     for child in children:
         child.start(environ, log)
     address = f"http://{_bracketed(config['HOST'])}:{config['PORT']}"
     told = False
     try:
         while not stop.wait(0.2):
-            told = told or _tell_when_up(address, config["HOST"])
+            told = told or _tell_when_up(address, config["HOST"], Place(instance / "sftp"), drop_port)
             if redis.process.poll() is not None:
                 print("  Redis ended; stopping. Start again: nothing is lost.", file=sys.stderr)
                 return 1
@@ -160,28 +191,37 @@ def _run(config: dict, instance: Path, redis: redis_server.RedisServer, stop: th
     return 0
 
 
-def _children(config: dict) -> list[Child]:
+def _children(config: dict, drop_port: int) -> list[Child]:
     flask = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py")]
     web = f"--bind {_bracketed(config['HOST'])}:{config['PORT']} --worker-class gthread --workers 2 --threads 8"
     web += " --graceful-timeout 10 --timeout 120 --log-level warning --no-control-socket --worker-tmp-dir"
     gunicorn = [sys.executable, "-m", "gunicorn", "app:create_app()", *web.split(), f"{config['INSTANCE_PATH']}/tmp"]
     workers = [Child(f"worker-{number}", [*flask, "worker"]) for number in range(1, config["WORKERS"] + 1)]
     workers.append(Child("worker-single", [*flask, "worker", "--single"]))
-    return [Child("web", gunicorn), *workers, Child("schedule", [*flask, "schedule"])]
+    workers.append(Child("worker-pick-up", [*flask, "worker", "--pick-up"]))
+    drop = Child("drop-server", [*flask, "drop-server", "--port", str(drop_port)])
+    return [Child("web", gunicorn), *workers, drop, Child("schedule", [*flask, "schedule"])]
 
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _tell_when_up(address: str, host: str) -> bool:
+def _tell_when_up(address: str, host: str, place: Place, drop_port: int) -> bool:
     try:
         urllib.request.urlopen(f"{address}/login", timeout=5).close()
     except urllib.error.HTTPError:
         pass  # it answers
     except OSError:
         return False
-    print(f"\n  Purge is running. Open    {address}\n  Stop it with Ctrl-C.\n", flush=True)
+    print(
+        f"\n  Purge is running. Open    {address}\n"
+        "  Drop a CSV in another terminal, and it is purged:\n"
+        f"    sftp -P {drop_port} -i {quote(str(place.sender_key))} -o IdentitiesOnly=yes"
+        f" -o UserKnownHostsFile={quote(str(place.known_hosts))} {drop_server.USERNAME}@{LOOPBACK[0]}\n"
+        "  Stop it with Ctrl-C.\n",
+        flush=True,
+    )
     if host not in LOOPBACK:
         print("  It speaks plain HTTP beyond this machine: put a proxy with TLS before it.\n", flush=True)
     return True

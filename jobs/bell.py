@@ -45,6 +45,14 @@ def _ring(batch: Batch, leaving: str | None) -> None:
             _enqueue(queue, task, batch.id)
 
 
+def ring_poll(connection_id: int) -> None:
+    """Enqueue one look into a connection's folder, unless one waits or runs."""
+    connection = queues.connect()
+    queue = queues.queue(connection, queues.PICK_UP)
+    if not _rung(queue, connection, f"poll_connection-{connection_id}-"):
+        _enqueue(queue, "poll_connection", connection_id)
+
+
 def workers() -> int:
     """How many workers are there to hear the bell; 0 when the queue is out of reach."""
     try:
@@ -60,12 +68,12 @@ def _rung(queue, connection, prefix: str) -> set[str]:
     return {id for id in started | set(queue.get_job_ids()) if id.startswith(prefix)}
 
 
-def _enqueue(queue, task: str, batch_id: int) -> None:
+def _enqueue(queue, task: str, id: int) -> None:
     queue.enqueue(
         f"jobs.tasks.{task}",
-        batch_id,
-        job_id=f"{task}-{batch_id}-{uuid.uuid4().hex}",
-        description=f"{task} {batch_id}",
+        id,
+        job_id=f"{task}-{id}-{uuid.uuid4().hex}",
+        description=f"{task} {id}",
         job_timeout="1h",
         result_ttl=0,
         failure_ttl=3600,

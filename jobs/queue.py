@@ -14,7 +14,8 @@ from jobs.process import dies_with_us
 from purge.extensions import db
 
 SINGLE, BULK = "single", "bulk"  # one customer from the form does not wait behind a file
-ALLOWED = frozenset({"jobs.tasks.check_batch", "jobs.tasks.run_batch"})
+PICK_UP = "pick-up"  # a server that hangs holds up nobody's purge
+ALLOWED = frozenset({"jobs.tasks.check_batch", "jobs.tasks.run_batch", "jobs.tasks.poll_connection"})
 HEARTBEAT_SECONDS = 5
 
 # Set in a job's own process when its worker was told to stop: finish what is in hand and leave the rest.

@@ -1,4 +1,4 @@
-"""What runs when: the sweeper. Any number of schedulers may run; the database decides."""
+"""What runs when: the sweeper, and looks at SFTP servers. Any number of schedulers may run; the database decides."""
 
 import logging
 import signal
@@ -10,9 +10,9 @@ import redis
 from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobs.bell import RINGS, ring
+from jobs.bell import RINGS, ring, ring_poll
 from jobs.health import scheduler_was_here
-from purge import batches
+from purge import batches, pickup
 from purge.batches import Batch, State
 from purge.extensions import db, now, reading
 
@@ -32,6 +32,7 @@ def run() -> None:
     while not stop.wait(SWEEP_SECONDS):
         try:
             sweep()
+            look_at_drops()
             scheduler_was_here()
             if time.monotonic() > rest_until:
                 began = time.monotonic()
@@ -55,6 +56,14 @@ def sweep() -> None:
         for batch in db.session.scalars(db.select(Batch).where(Batch.state.in_(RINGS), ~checked_elsewhere)).all():
             ring(batch)
         db.session.rollback()
+
+
+def look_at_drops() -> None:
+    """Let dropped files run that may run with nobody's yes, and ring for the looks that are due."""
+    for batch in pickup.let_run():
+        ring(batch)
+    for connection_id in pickup.due():
+        ring_poll(connection_id)
 
 
 def tidy() -> None:

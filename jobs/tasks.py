@@ -6,7 +6,7 @@ from rq import get_current_job
 
 from jobs.bell import RINGS, ring
 from jobs.queue import stopping
-from purge import batches
+from purge import batches, pickup
 from purge.batches import Batch
 from purge.extensions import db, reading
 
@@ -26,3 +26,8 @@ def run_batch(batch_id: int) -> None:
         batch = db.session.get(Batch, batch_id)
         if batch.state in RINGS and batches.waiting_chunks(batch):
             ring(batch, leaving=get_current_job().id)
+
+
+def poll_connection(connection_id: int) -> None:
+    """Look once into a connection's folder."""
+    pickup.poll(connection_id, opened=ring, keep_going=lambda: not stopping.is_set())

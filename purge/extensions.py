@@ -13,7 +13,7 @@ from flask_login import LoginManager
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf import CSRFProtect
-from sqlalchemy import DateTime, Engine, Enum, MetaData, TypeDecorator, event
+from sqlalchemy import DateTime, Engine, Enum, MetaData, TypeDecorator, event, func, select
 from sqlalchemy.orm import DeclarativeBase, registry
 
 # A transaction writes unless it says otherwise. On SQLite one that begins by reading and then writes
@@ -87,6 +87,23 @@ def giving_way(engine: Engine):
     with open(Path(engine.url.database).with_suffix(".bulk"), "w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def alone(engine: Engine, name: str):
+    """Whether nobody else is at what has this name, for as long as the block lasts. It ends with its holder, however that ends."""
+    if engine.dialect.name != "sqlite":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection.scalar(select(func.pg_try_advisory_lock(func.hashtext(name))))
+            connection.invalidate()  # the lock goes with the session
+        return
+    with open(Path(engine.url.database).with_suffix(f".{name}"), "w") as place:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def prepare_sqlite(engine: Engine) -> None:

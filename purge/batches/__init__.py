@@ -6,6 +6,7 @@ from purge.batches.account import (
     outcomes,
     progress,
     results,
+    results_csv,
     total_outcomes,
     waiting_chunks,
     what_falls,
@@ -15,7 +16,7 @@ from purge.batches.check import check
 from purge.batches.control import TYPED_ABOVE, cancel, confirm, discard, forgotten, pause, resume
 from purge.batches.mapping import affected_rows, map_fields, preview
 from purge.batches.model import Batch, Door, Ground, NotPossible, Outcome, State, due
-from purge.batches.opening import open_csv, seen_before
+from purge.batches.opening import masked, open_csv, seen_before
 from purge.batches.run import run
 from purge.batches.settle import clear_files, settle
 from purge.batches.single import open_single, pending_single, purge_of, single_outcome, today
@@ -40,6 +41,7 @@ __all__ = [
     "forgotten",
     "longest_still",
     "map_fields",
+    "masked",
     "open_csv",
     "open_single",
     "outcomes",
@@ -50,6 +52,7 @@ __all__ = [
     "progress",
     "purge_of",
     "results",
+    "results_csv",
     "resume",
     "run",
     "seen_before",

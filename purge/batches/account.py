@@ -1,5 +1,7 @@
 """What came of a batch: its progress, its outcomes, its results, counted and not remembered."""
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from purge.extensions import db, now
 
 RATE_CHUNKS = 10
 RATE_SECONDS = 60
+RESULTS_BLOCK = 65_536  # characters
 _SUMS = [func.sum(getattr(Chunk, outcome)) for outcome in Outcome]
 _REASONS = {reason.value: reason for reason in (*Reason, *email_address.Problem)}
 
@@ -97,6 +100,20 @@ def what_fell(batch: Batch) -> list[Fall]:
     for erased in db.session.scalars(select(Chunk.erased).where(Chunk.batch_id == batch.id, Chunk.erased.is_not(None))):
         fell.update(erased or {})
     return in_words(fell)
+
+
+def results_csv(batch: Batch, pending: str = "pending") -> Iterator[str]:
+    """An answer for every row of the file; nothing in it comes from the file, so a spreadsheet runs nothing."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["Row", "Outcome", "Reason"])
+    for number, outcome, reason in results(batch):
+        writer.writerow([number, outcome.words if outcome else pending, reason])
+        if text.tell() > RESULTS_BLOCK:
+            yield text.getvalue()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue()
 
 
 def results(batch: Batch) -> Iterator[tuple[int, Outcome | None, str]]:

@@ -69,7 +69,7 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
                 with db.engine.begin() as connection:  # to be told to stop is no failed attempt
                     _move(connection, batch.id, token, check_attempts=batch.check_attempts)
                 return False
-            read = [(row.number, *verdict(row, batch.email_column)) for row in block]
+            read = [(row.number, *verdict(row, batch.email_column, batch.type_column)) for row in block]
             with giving_way(db.engine), db.engine.begin() as connection:
                 _move(connection, batch.id, token, checked_rows=Batch.checked_rows + len(block))
                 _insert(connection, list(_requests(connection, batch.id, read, fingerprint)))

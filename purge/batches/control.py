@@ -18,8 +18,8 @@ def confirm(batch: Batch, shown: str, typed: str = "", user_id: int | None = Non
     if batch.planned and batch.planned > TYPED_ABOVE and _number(typed) != batch.planned:
         raise NotPossible(f"Type the number of customers to delete: {batch.planned:,}.")
     sentence = "This is not the plan you were shown, or it has been confirmed already. Look again before you decide."
-    plan = Batch.plan_digest == shown
-    _move(batch, (State.READY,), State.RUNNING, sentence, plan, confirmed_by_id=user_id, confirmed_at=now())
+    allowed = Batch.plan_digest == shown, ~Batch.is_dry
+    _move(batch, (State.READY,), State.RUNNING, sentence, *allowed, confirmed_by_id=user_id, confirmed_at=now())
 
 
 def pause(batch: Batch) -> None:

@@ -13,6 +13,7 @@ from purge.intake import customer_csv
 
 PREVIEW_ROWS = 100
 SAMPLES = 3
+PURGE_TYPE = "purge"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def affected_rows(batch: Batch) -> list[customer_csv.Row]:
         return [] if batch.encoding_agreed else customer_csv.affected_rows(file, batch.delimiter)
 
 
-def map_fields(batch: Batch, column: int, encoding_agreed: bool) -> None:
+def map_fields(batch: Batch, column: int, encoding_agreed: bool, type_column: int | None = None) -> None:
     """Settle the mapping and hand the batch to the check; raises NotPossible."""
     if not 0 <= column < customer_csv.MAX_COLUMNS or preview(batch, column).column is None:
         raise NotPossible("Choose the column that holds the customers' e-mail addresses.")
@@ -73,16 +74,24 @@ def map_fields(batch: Batch, column: int, encoding_agreed: bool) -> None:
     moved = db.session.execute(
         update(Batch)
         .where(Batch.id == batch.id, Batch.state == State.UPLOADED)
-        .values(state=State.CHECKING, email_column=column, encoding_agreed=True, moved_at=now())
+        .values(
+            state=State.CHECKING,
+            email_column=column,
+            type_column=type_column,
+            encoding_agreed=True,
+            moved_at=now(),
+        )
     )
     if not moved.rowcount:
         raise NotPossible("The fields of this batch have been mapped already.")
 
 
-def verdict(row: customer_csv.Row, column: int) -> tuple[str | None, str | None]:
+def verdict(row: customer_csv.Row, column: int, type_column: int | None) -> tuple[str | None, str | None]:
     """The normal form of the address in a row, or the reason why there is none."""
     if row.ragged:
         return None, Reason.RAGGED
+    if type_column is not None and row.cells[type_column].strip().lower() != PURGE_TYPE:
+        return None, Reason.OTHER_TYPE
     return email_address.read(row.cells[column])
 
 

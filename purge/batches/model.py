@@ -55,6 +55,7 @@ class Reason(StrEnum):
     """Why a request ended as it did, beside the reasons an address can be invalid (purge.email_address.Problem)."""
 
     RAGGED = "ragged"
+    OTHER_TYPE = "other_type"
     SHARED_ADDRESS = "shared_address"
     ADDRESS_CHANGED = "address_changed"
     GONE = "gone"
@@ -68,6 +69,7 @@ class Reason(StrEnum):
 
 _REASON_WORDS = {
     Reason.RAGGED: "not as many cells as the header",
+    Reason.OTHER_TYPE: "its type is not “purge”",
     Reason.SHARED_ADDRESS: "more than one customer has this address",
     Reason.ADDRESS_CHANGED: "the customer's address changed after the check",
     Reason.GONE: "another batch purged this customer first",
@@ -138,6 +140,9 @@ class Batch(db.Model):
     )  # False: somebody must say yes to `encoding`
     delimiter: Mapped[str | None] = mapped_column(String(1), info=ACCOUNT)
     email_column: Mapped[int | None] = mapped_column(info=ACCOUNT)  # counted from 0
+    # Of a dropped file: the column that says “purge” in every row; counted from 0.
+    type_column: Mapped[int | None] = mapped_column(info=ACCOUNT)
+    is_dry: Mapped[bool] = mapped_column(default=False, info=ACCOUNT)  # only to be checked and answered
     rows: Mapped[int] = mapped_column(info=ACCOUNT)  # data rows in the file
     blank_rows: Mapped[int] = mapped_column(default=0, info=ACCOUNT)
 

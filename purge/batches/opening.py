@@ -21,7 +21,7 @@ def open_csv(stream: BinaryIO, file_name: str, door: Door, user_id: int | None =
     stream.seek(0)
     batch = Batch(
         door=door,
-        file_name=_masked(file_name),
+        file_name=masked(file_name),
         file_bytes=file_bytes,
         content_digest=digest,
         encoding=shape.encoding,
@@ -48,7 +48,7 @@ def seen_before(batch: Batch) -> Batch | None:
     )
 
 
-def _masked(file_name: str) -> str:
-    """The file's own name, without its folder and without anything that looks like an address."""
+def masked(file_name: str) -> str:
+    """A file's own name, without its folder and without anything that looks like an address."""
     name = re.split(r"[/\\]", file_name)[-1]
     return re.sub(r"[^\s@]+@[^\s@]+(?=\.csv$)|[^\s@]+@[^\s@]+", "…", "".join(c for c in name if c.isprintable()))[:200]

@@ -1,28 +1,24 @@
 """An uploaded file, kept with its batch only until the check has read it, and sealed for as long as it is kept."""
 
-import hashlib
 import hmac
 import io
-import os
 from collections.abc import Callable
 from typing import BinaryIO
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from flask import current_app
 from sqlalchemy import Connection, Select, delete, insert, select
 
 from purge.batches.model import UploadPart
+from purge.sealing import Seal
 
 PART_BYTES = 1 << 20
-NONCE_BYTES = 12
 
 
 def store(connection: Connection, batch_id: int, stream: BinaryIO) -> None:
     """Seal the stream, piece by piece, into the database."""
-    cipher = _cipher()
+    seal = Seal("upload")
     for number, part in enumerate(iter(lambda: stream.read(PART_BYTES), b"")):
-        nonce = os.urandom(NONCE_BYTES)
-        sealed = nonce + cipher.encrypt(nonce, part, _place(batch_id, number))
+        sealed = seal.close(part, _place(batch_id, number))
         connection.execute(insert(UploadPart).values(batch_id=batch_id, number=number, sealed=sealed))
 
 
@@ -46,7 +42,7 @@ def content_digest(stream: BinaryIO) -> bytes:
 
 class _Upload(io.RawIOBase):
     def __init__(self, batch_id: int, scalar: Callable[[Select], bytes | None]):
-        self.batch_id, self.scalar, self.cipher, self.number, self.rest = batch_id, scalar, _cipher(), 0, b""
+        self.batch_id, self.scalar, self.seal, self.number, self.rest = batch_id, scalar, Seal("upload"), 0, b""
 
     def readable(self) -> bool:
         return True
@@ -63,15 +59,10 @@ class _Upload(io.RawIOBase):
         sealed = self.scalar(wanted)
         if sealed is None:
             return b""
-        part = self.cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _place(self.batch_id, self.number))
+        part = self.seal.open(sealed, _place(self.batch_id, self.number))
         self.number += 1
         return part
 
 
-def _cipher() -> AESGCM:
-    return AESGCM(hashlib.sha256(b"upload:" + current_app.config["SECRET_KEY"].encode()).digest())
-
-
-def _place(batch_id: int, number: int) -> bytes:
-    """Sealed together with the bytes, so that a part is read only where it was stored."""
-    return f"{batch_id}:{number}".encode()
+def _place(batch_id: int, number: int) -> str:
+    return f"{batch_id}:{number}"

@@ -1,26 +1,31 @@
 """`flask worker` and `flask schedule`: what runs beside the web server."""
 
 import sys
+from pathlib import Path
 
 import click
+from flask import current_app
 from flask.cli import with_appcontext
 
-from jobs import health, queue
+from jobs import drop_server, health, queue
 from jobs import schedule as scheduler
+from purge.config import LOOPBACK
 
 
 @click.command()
 @click.option(
     "--single", is_flag=True, help="Only purges of one customer, so that none waits until a file's turn ends."
 )
+@click.option("--pick-up", is_flag=True, help="Only looks at SFTP servers, so that one that hangs holds up no purge.")
 @with_appcontext
-def worker(single: bool) -> None:
+def worker(single: bool, pick_up: bool) -> None:
     """Check and carry out batches, until told to stop.
 
     Run as many as you like, on as many machines; each needs DATABASE_URL, REDIS_URL and the secrets the web server has.
     Ctrl-C or SIGTERM finishes the chunk in hand and leaves the rest to others.
     """
-    queue.work(*([queue.SINGLE] if single else [queue.SINGLE, queue.BULK]))
+    only = [name for name, wanted in ((queue.SINGLE, single), (queue.PICK_UP, pick_up)) if wanted]
+    queue.work(*(only or [queue.SINGLE, queue.BULK, queue.PICK_UP]))
 
 
 @click.command()
@@ -34,6 +39,15 @@ def doctor() -> None:
     for finding in findings:
         click.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.name:10} {finding.words}")
     sys.exit(0 if all(finding.is_well for finding in findings) else 1)
+
+
+@click.command("drop-server")
+@click.option("--port", type=int, required=True)
+@with_appcontext
+def drop_server_command(port: int) -> None:
+    """The SFTP server that `make run` brings. In production that is OpenSSH."""
+    place = drop_server.Place(Path(current_app.config["INSTANCE_PATH"]) / "sftp")
+    drop_server.serve(place, LOOPBACK[0], port)
 
 
 @click.command()

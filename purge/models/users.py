@@ -39,6 +39,11 @@ class User(UserMixin, db.Model):
     def may_purge(self) -> bool:
         return self.role in (Role.OPERATOR, Role.ADMIN)
 
+    @property
+    def may_connect(self) -> bool:
+        """A connection can delete people with nobody's yes, so it takes an admin to make or change one."""
+        return self.role is Role.ADMIN
+
     def set_password(self, password: str) -> None:
         self.password_hash = _hasher.hash(password)
 

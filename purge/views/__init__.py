@@ -3,9 +3,23 @@
 from flask import Flask, Response, abort, redirect, request, url_for
 from flask_login import current_user
 
+from purge import pickup
 from purge.extensions import csrf, login_manager, only_reads
 from purge.models import User, users
-from purge.views import batches, customers, errors, formats, health, ledger, mapping, search_bar, sign_in, uploads
+from purge.views import (
+    batches,
+    connections,
+    customers,
+    errors,
+    formats,
+    health,
+    instructions,
+    ledger,
+    mapping,
+    search_bar,
+    sign_in,
+    uploads,
+)
 
 # Posted, to keep people out of the browser's history, and changing nothing.
 ASKS = {"ledger.was_purged", "customers.every", "customers.found", "search_bar.results", "search_bar.offers"}
@@ -35,7 +49,18 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 def register(app: Flask) -> None:
     """Put every page on the app."""
-    for module in (health, sign_in, search_bar, customers, ledger, uploads, mapping, batches):
+    for module in (
+        health,
+        sign_in,
+        search_bar,
+        customers,
+        ledger,
+        uploads,
+        connections,
+        instructions,
+        mapping,
+        batches,
+    ):
         app.register_blueprint(module.blueprint)
     errors.register(app)
     formats.register(app)
@@ -45,6 +70,7 @@ def register(app: Flask) -> None:
     csrf.init_app(app)  # after the door: to find its token it reads the whole form, a stranger's file and all
     app.after_request(_headers)
     app.teardown_request(lambda _error: only_reads.set(False))
+    app.jinja_env.globals["worrying_connections"] = pickup.worrying
     app.add_url_rule("/", "home", lambda: redirect(url_for("batches.every")))
 
 

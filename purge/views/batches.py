@@ -1,8 +1,5 @@
 """Batches: the list, and each from its check to its summary."""
 
-import csv
-import io
-
 from flask import Blueprint, Response, redirect, render_template, request, stream_with_context, url_for
 from flask_login import current_user
 from sqlalchemy.orm import joinedload
@@ -76,10 +73,9 @@ def summary(batch_id: int):
 
 @blueprint.get("/<int:batch_id>/results.csv")
 def results(batch_id: int):
-    """An answer for every row of the file; nothing in it comes from the file, so a spreadsheet runs nothing."""
     batch = fetch(batch_id)
     headers = {"Content-Disposition": f"attachment; filename=batch-{batch.id}-results.csv"}
-    return Response(stream_with_context(_results(batch)), mimetype="text/csv", headers=headers)
+    return Response(stream_with_context(batches.results_csv(batch)), mimetype="text/csv", headers=headers)
 
 
 @blueprint.post("/<int:batch_id>/confirmation")
@@ -139,21 +135,3 @@ def _review(batch: Batch, refusal: str | None = None) -> str:
 
 def _stage(stage: str, batch: Batch, **shown) -> str:
     return render_template(f"batches/{stage}.html", batch=batch, stage=stage, progress=batches.progress(batch), **shown)
-
-
-def _results(batch: Batch):
-    line = io.StringIO()
-    writer = csv.writer(line)
-    writer.writerow(["Row", "Outcome", "Reason"])
-    for count, (number, outcome, reason) in enumerate(batches.results(batch)):
-        writer.writerow([number, outcome.words if outcome else "pending", reason])
-        if count % 1_000 == 0:
-            yield _taken(line)
-    yield _taken(line)
-
-
-def _taken(line: io.StringIO) -> str:
-    text = line.getvalue()
-    line.seek(0)
-    line.truncate()
-    return text

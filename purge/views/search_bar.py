@@ -44,6 +44,18 @@ PAGES = (
         "Upload Tags",
         "csv file import bulk purge delete gdpr ccpa erase settings tools many list",
     ),
+    Page("connections.every", "SFTP connections", "server drop folder host key pick up schedule settings tools poll"),
+    Page(
+        "instructions.connecting",
+        "Connecting to the SFTP server",
+        "integration instructions advanced implementation ssh key fingerprint filezilla winscp lftp rclone",
+    ),
+    Page(
+        "instructions.sending",
+        "Sending Data via SFTP: Purge Customers",
+        "integration instructions advanced implementation csv columns results dryrun file",
+    ),
+    Page("instructions.template", "Template for a dropped file", "csv sftp download example columns header"),
     Page("uploads.template", "Template for an upload", "csv download example columns header sample format"),
 )
 

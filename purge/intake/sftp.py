@@ -1,0 +1,323 @@
+"""The drop, as its client: pinned host keys, a key and nothing else, and an end to every wait."""
+
+import errno
+import hmac
+import io
+import socket
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import paramiko
+from paramiko.sftp import CMD_CLOSE, CMD_HANDLE, CMD_NAME, CMD_OPENDIR, CMD_READDIR
+
+CONNECT_SECONDS, WAIT_SECONDS, READ_SECONDS = 10, 30, 900
+BLOCK_BYTES = 256 * 1024
+REQUESTS_AHEAD = 64
+KEY_KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+_HOST_KEY_TYPES = (
+    ("ssh-ed25519",),
+    ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
+    ("rsa-sha2-512", "rsa-sha2-256"),
+)
+_WEAK = {
+    "ciphers": ["aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"],
+    "macs": ["hmac-sha1", "hmac-md5", "hmac-sha1-96", "hmac-md5-96"],
+}
+
+
+class Trouble(Exception):
+    """Something between us and the server; str() is one sentence for the admin."""
+
+
+class Unreachable(Trouble):
+    """No connection, or none any more: nothing else can be done on it."""
+
+
+class HostKeyUnknown(Unreachable):
+    """The server showed a key that is not pinned."""
+
+
+class KeyRefused(Unreachable):
+    """The server would not have our key."""
+
+
+class NotAllowed(Trouble):
+    """The server refused one thing, and may allow another."""
+
+
+class NotWhole(Trouble):
+    """A file was not read as it was announced; it may be tried again."""
+
+
+class TooLarge(Trouble):
+    """More bytes than are allowed."""
+
+
+class BadKey(ValueError):
+    """A private key that cannot be used; str() is one sentence."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a drop is, who we are there, and which host keys (`type base64`) it may show."""
+
+    host: str
+    port: int
+    username: str
+    private_key: str
+    host_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something in a folder; `is_file` is true of regular files alone, not of a link to one."""
+
+    name: str
+    size: int
+    changed: int
+    is_file: bool
+
+
+class Drop:
+    """A folder on the server; every path is one below it. Its methods raise Trouble."""
+
+    def __init__(self, client: paramiko.SFTPClient, folder: str, host: str):
+        self._client, self._folder, self._host = client, folder.rstrip("/") or "/", host
+
+    def entries(self) -> Iterator[Entry]:
+        """What stands in the folder. Names come as the server says them: bytes that are not UTF-8 are surrogates.
+
+        paramiko's own listing breaks off at the first name that is not UTF-8.
+        """
+        with self._told("list its folder"):
+            kind, answer = self._client._request(CMD_OPENDIR, self._path(""))
+            if kind != CMD_HANDLE:
+                raise paramiko.SFTPError("no handle")
+            handle = answer.get_string()
+            with suppress(EOFError):
+                while True:
+                    kind, answer = self._client._request(CMD_READDIR, handle)
+                    if kind != CMD_NAME:
+                        raise paramiko.SFTPError("no names")
+                    for _ in range(answer.get_int()):
+                        name = answer.get_string().decode("utf-8", "surrogateescape")
+                        answer.get_string()
+                        found = paramiko.SFTPAttributes._from_msg(answer)
+                        if name not in (".", ".."):
+                            yield _entry(name, found)
+            self._client._request(CMD_CLOSE, handle)
+
+    def look(self, name: str) -> Entry | None:
+        """What has this name, without following a link; None when nothing has."""
+        with self._told("look at a file"), suppress(FileNotFoundError):
+            return _entry(name, self._client.lstat(self._path(name)))
+        return None
+
+    def claim(self, name: str, to: str) -> bool:
+        """Rename, never over another file; False when there is nothing of this name any more."""
+        with self._told("rename a file"), suppress(FileNotFoundError):
+            self._client.rename(self._path(name), self._path(to))
+            return True
+        return False
+
+    def read(self, entry: Entry, into: BinaryIO, max_bytes: int) -> None:
+        """Every byte of a file; raises TooLarge, and NotWhole unless size before = bytes read = size after."""
+        if entry.size > max_bytes:
+            raise TooLarge(f"The file is larger than {max_bytes / 1e6:,.0f} MB. Send it in parts.")
+        read, until = 0, time.monotonic() + READ_SECONDS
+        with self._told("read a file"), self._client.open(self._path(entry.name), "rb") as remote:
+            remote.prefetch(entry.size, max_concurrent_requests=REQUESTS_AHEAD)
+            while block := remote.read(BLOCK_BYTES):
+                read += len(block)
+                if read > max_bytes:
+                    raise TooLarge(f"The file grew beyond {max_bytes / 1e6:,.0f} MB while it was read.")
+                if time.monotonic() > until:
+                    raise NotWhole(f"Reading the file took longer than {READ_SECONDS // 60} minutes.")
+                into.write(block)
+        after = self.look(entry.name)
+        if read != entry.size or after != entry:
+            raise NotWhole(f"The file was announced with {entry.size:,} bytes, and {read:,} came.")
+
+    def write(self, name: str, blocks: Iterable[bytes]) -> None:
+        """A whole file or none: under a temporary name, then renamed over whatever has the name."""
+        draft = f"{name}.tmp"
+        with self._told(f"write into {name.rpartition('/')[0] or 'its folder'}"):
+            with self._client.open(self._path(draft), "wb") as remote:
+                remote.set_pipelined(True)
+                for block in blocks:
+                    remote.write(block)
+            self._replace(draft, name)
+
+    def move(self, name: str, to: str) -> None:
+        """Rename, over whatever has the name; what is gone already is left at that."""
+        with self._told("move a file"), suppress(FileNotFoundError):
+            self._replace(name, to)
+
+    def remove(self, name: str) -> None:
+        """The file is gone, by us or before us."""
+        with self._told("remove a file"), suppress(FileNotFoundError):
+            self._client.remove(self._path(name))
+
+    def make_folder(self, name: str) -> None:
+        """The folder is there, by us or before us."""
+        with self._told(f"make the folder {name}"):
+            try:
+                self._client.stat(self._path(name))
+            except FileNotFoundError:
+                self._client.mkdir(self._path(name))
+
+    def _replace(self, name: str, to: str) -> None:
+        """Without OpenSSH's extension a rename does not replace, so what is in the way goes first."""
+        try:
+            self._client.posix_rename(self._path(name), self._path(to))
+        except FileNotFoundError:
+            raise
+        except OSError:
+            with suppress(FileNotFoundError):
+                self._client.remove(self._path(to))
+            self._client.rename(self._path(name), self._path(to))
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name}".rstrip("/") or "/"
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Errors as sentences: what ends the connection, and what the server only would not do."""
+        try:
+            yield
+        except (TimeoutError, EOFError, ConnectionError, paramiko.SSHException) as error:
+            raise Unreachable(f"{self._host} stopped answering when it was to {what} ({_name(error)}).") from None
+        except FileNotFoundError:
+            raise NotAllowed(f"{self._host} would not {what}: the folder is not there.") from None
+        except OSError as error:
+            if self._client.get_channel().closed:
+                raise Unreachable(f"{self._host} cut the connection when it was to {what}.") from None
+            why = "permission denied" if error.errno == errno.EACCES else "it gave no better reason than “failure”"
+            raise NotAllowed(f"{self._host} would not {what}: {why}.") from None
+
+
+@contextmanager
+def connect(at: Address, folder: str) -> Iterator[Drop]:
+    """The drop, for as long as the block lasts; raises Unreachable."""
+    client = paramiko.SSHClient()
+    client.set_missing_host_key_policy(_Pinned(at.host_keys))
+    types = {line.split()[0] for line in at.host_keys}
+    others = [name for group in _HOST_KEY_TYPES for name in group if name not in types and not _is_rsa(name, types)]
+    link = _link(at.host, at.port)
+    try:
+        with _reached(at):
+            client.connect(
+                at.host,
+                at.port,
+                sock=link,
+                username=at.username,
+                pkey=read_private_key(at.private_key),
+                allow_agent=False,
+                look_for_keys=False,
+                timeout=CONNECT_SECONDS,
+                banner_timeout=CONNECT_SECONDS,
+                auth_timeout=CONNECT_SECONDS,
+                channel_timeout=CONNECT_SECONDS,
+                disabled_algorithms={**_WEAK, "keys": others},
+            )
+            sftp = client.open_sftp()
+        sftp.get_channel().settimeout(WAIT_SECONDS)
+        yield Drop(sftp, folder, at.host)
+    finally:
+        client.close()
+        link.close()
+
+
+def fetch_host_keys(host: str, port: int) -> list[str]:
+    """The keys the server shows, one of each kind, as `type base64`; raises Unreachable."""
+    found = []
+    for types in _HOST_KEY_TYPES:
+        with _link(host, port) as link:
+            transport = paramiko.Transport(link, disabled_algorithms=_WEAK)
+            try:
+                transport.get_security_options().key_types = types
+                transport.start_client(timeout=CONNECT_SECONDS)
+                key = transport.get_remote_server_key()
+                found.append(f"{key.get_name()} {key.get_base64()}")
+            except paramiko.ssh_exception.IncompatiblePeer:
+                continue
+            except (paramiko.SSHException, EOFError, OSError):
+                raise Unreachable(f"What answers at {host}, port {port}, does not speak SSH as it should.") from None
+            finally:
+                transport.close()
+    return found
+
+
+def fingerprint(host_key: str) -> str:
+    """As `ssh-keygen -l` prints it: SHA256:…"""
+    kind, content = host_key.split()
+    return paramiko.PKey.from_type_string(kind, paramiko.util.b64decode(content)).fingerprint
+
+
+def read_private_key(text: str) -> paramiko.PKey:
+    """An ed25519, ECDSA or RSA key as a file holds it; raises BadKey."""
+    for kind in KEY_KINDS:
+        try:
+            return kind.from_private_key(io.StringIO(text.strip() + "\n"))
+        except paramiko.PasswordRequiredException:
+            raise BadKey("This private key is locked with a passphrase. Nobody is there to type it in.") from None
+        except (paramiko.SSHException, ValueError, IndexError):
+            continue
+    raise BadKey("This is no private key of the kinds ed25519, ECDSA or RSA.")
+
+
+def _entry(name: str, found: paramiko.SFTPAttributes) -> Entry:
+    return Entry(name, found.st_size or 0, found.st_mtime or 0, stat.S_ISREG(found.st_mode or 0))
+
+
+def _link(host: str, port: int) -> socket.socket:
+    """Without TCP_NODELAY, which paramiko does not set, every request waits for the one before to be acknowledged."""
+    try:
+        link = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
+    except TimeoutError:
+        raise Unreachable(f"{host} did not answer on port {port} within {CONNECT_SECONDS} seconds.") from None
+    except socket.gaierror:
+        raise Unreachable(f"No machine is called {host}.") from None
+    except OSError as error:
+        raise Unreachable(f"{host} cannot be reached on port {port}: {(error.strerror or '').lower()}.") from None
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return link
+
+
+@contextmanager
+def _reached(at: Address) -> Iterator[None]:
+    try:
+        yield
+    except paramiko.AuthenticationException:
+        raise KeyRefused(f"{at.host} refused the key for the user {at.username}.") from None
+    except paramiko.ssh_exception.IncompatiblePeer:
+        raise HostKeyUnknown(f"{at.host} has none of the pinned host keys, or nothing in common with us.") from None
+    except (TimeoutError, EOFError, OSError, paramiko.SSHException) as error:
+        raise Unreachable(f"{at.host} did not let us in: {_name(error)}.") from None
+
+
+def _is_rsa(name: str, types: set[str]) -> bool:
+    return name.startswith("rsa-") and "ssh-rsa" in types
+
+
+def _name(error: Exception) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else "the connection was cut"
+
+
+class _Pinned(paramiko.MissingHostKeyPolicy):
+    """Asked for every key, for the client knows no other hosts."""
+
+    def __init__(self, host_keys: tuple[str, ...]):
+        self.host_keys = host_keys
+
+    def missing_host_key(self, _client, hostname, key):
+        shown = f"{key.get_name()} {key.get_base64()}"
+        if not any(hmac.compare_digest(shown, pinned) for pinned in self.host_keys):
+            raise HostKeyUnknown(
+                f"The server showed the host key {key.fingerprint}, which is not pinned. "
+                "It has a new key, or somebody stands between; ask its owner before you pin it."
+            )

@@ -1,0 +1,60 @@
+"""What the sender finds on the server afterwards: an answer for every row, or one sentence why there is none."""
+
+import hashlib
+from datetime import datetime, timedelta
+
+from purge import batches
+from purge.batches import Batch, State
+from purge.extensions import db, now, reading
+from purge.intake.sftp import Drop
+from purge.pickup.connections import FAILED, PROCESSED, RESULTS
+from purge.pickup.model import DroppedFile, SftpConnection
+
+WOULD_BE = "would be purged"
+
+
+def answer(connection: SftpConnection, drop: Drop, file: DroppedFile) -> datetime | None:
+    """Write it, then take the file away; until when the file is kept. May be done again from its beginning."""
+    sentence = file.refusal or _refusal_of(file)
+    if sentence:
+        drop.make_folder(FAILED)
+        drop.write(f"{FAILED}/{_stem(file)}.error.txt", [f"{sentence}\n".encode()])
+        drop.move(file.place, f"{FAILED}/{file.name}")
+        return None
+    drop.make_folder(RESULTS)
+    name = f"{_stem(file)}.result.csv"
+    digest = hashlib.sha256()
+    drop.write(f"{RESULTS}/{name}", _results(file, digest))
+    drop.write(f"{RESULTS}/{name}.sha256", [f"{digest.hexdigest()}  {name}\n".encode()])
+    if not connection.keep_days:
+        drop.remove(file.place)
+        return None
+    drop.make_folder(PROCESSED)
+    drop.move(file.place, f"{PROCESSED}/{file.name}")
+    return now() + timedelta(days=connection.keep_days)
+
+
+def _refusal_of(file: DroppedFile) -> str | None:
+    with reading():
+        state, refusal = db.session.execute(
+            db.select(Batch.state, Batch.refusal).where(Batch.id == file.batch_id)
+        ).one()
+        db.session.rollback()
+    if state is State.DISCARDED:
+        return "The file was discarded before anything was deleted."
+    return refusal if state is State.REFUSED else None
+
+
+def _results(file: DroppedFile, digest):
+    """Read from the database while it is sent; reading holds up no writer."""
+    with reading():
+        batch = db.session.get(Batch, file.batch_id)
+        for text in batches.results_csv(batch, WOULD_BE if batch.is_dry else "pending"):
+            block = text.encode()
+            digest.update(block)
+            yield block
+        db.session.rollback()
+
+
+def _stem(file: DroppedFile) -> str:
+    return file.name[: -len(".csv")]

@@ -1,0 +1,123 @@
+"""Connections: added, pinned, tested, paused; and which of them somebody should look at."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import select
+
+from purge.extensions import db, now
+from purge.intake import sftp
+from purge.intake.sftp import Address, Trouble
+from purge.pickup.model import SftpConnection
+from purge.sealing import Seal
+
+FAILING_FOR = timedelta(minutes=15)
+FOLDERS = RESULTS, FAILED, PROCESSED = "results", "failed", "processed"
+PROBE = f"{RESULTS}/.purge-connection-test"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a test, and how it went, in words."""
+
+    title: str
+    is_well: bool
+    words: str
+
+
+def new_private_key() -> str:
+    """An ed25519 key, as OpenSSH writes it."""
+    private = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    return private.decode("ascii")
+
+
+def set_private_key(connection: SftpConnection, text: str) -> None:
+    """Keep it sealed, and its public half readable; raises sftp.BadKey."""
+    key = sftp.read_private_key(text)
+    connection.private_key = Seal("sftp").close(text.encode(), "private_key")
+    connection.public_key = f"{key.get_name()} {key.get_base64()}"
+
+
+def address(connection: SftpConnection) -> Address:
+    """How the server is reached."""
+    private = Seal("sftp").open(connection.private_key, "private_key").decode()
+    keys = tuple(connection.host_keys)
+    return Address(connection.host, connection.port, connection.username, private, keys)
+
+
+def test(connection: SftpConnection) -> list[Step]:
+    """Do on the server what a pick-up does, step by step, up to the first that fails."""
+    steps = []
+    with suppress(Trouble):
+        for title, words in _steps(connection, steps):
+            steps.append(Step(title, True, words))
+    return steps
+
+
+def _steps(connection: SftpConnection, steps: list[Step]) -> Iterator[tuple[str, str]]:
+    title = "Reach the server"
+    try:
+        shown = sftp.fetch_host_keys(connection.host, connection.port)
+        yield title, f"{connection.host} answers on port {connection.port}."
+        title = "Its host key"
+        pinned = [key for key in shown if key in connection.host_keys]
+        if not pinned:
+            raise sftp.HostKeyUnknown(
+                "It shows " + " and ".join(map(sftp.fingerprint, shown)) + ", and none of them is pinned."
+                if connection.host_keys
+                else "No host key is pinned yet. Fetch the keys below, compare them, and pin them."
+            )
+        yield title, f"It shows {sftp.fingerprint(pinned[0])}, which is pinned."
+        title = "Sign in"
+        with sftp.connect(address(connection), connection.folder) as drop:
+            yield title, f"It lets {connection.username} in with our key."
+            title = "List the folder"
+            files = sum(entry.is_file for entry in drop.entries())
+            yield title, f"{connection.folder} holds {files:,} {'file' if files == 1 else 'files'}."
+            title = "Write an answer"
+            for folder in FOLDERS:
+                drop.make_folder(folder)
+            drop.write(PROBE, [b"A test of the connection.\n"])
+            drop.remove(PROBE)
+            yield title, "A file in results/ was written, renamed and removed."
+    except Trouble as trouble:
+        steps.append(Step(title, False, str(trouble)))
+        raise
+
+
+def pause(connection: SftpConnection) -> None:
+    """No look is begun until it is resumed; batches that are there go on."""
+    connection.paused_at = now()
+
+
+def resume(connection: SftpConnection) -> None:
+    """Look again, at once."""
+    connection.paused_at, connection.failing_since, connection.failures = None, None, 0
+    connection.next_look_at = now()
+
+
+def worries(connection: SftpConnection) -> list[str]:
+    """Why somebody should look at this connection; empty when nobody need."""
+    found = []
+    if connection.paused_at:
+        return found
+    if connection.failing_since and connection.failing_since < now() - FAILING_FOR:
+        found.append("has failed for long")
+    if connection.silent_hours and _last_heard(connection) < now() - timedelta(hours=connection.silent_hours):
+        found.append(f"has brought no file for more than {connection.silent_hours} hours")
+    return found
+
+
+def worrying() -> int:
+    """How many connections somebody should look at."""
+    return sum(bool(worries(connection)) for connection in db.session.scalars(select(SftpConnection)))
+
+
+def _last_heard(connection: SftpConnection):
+    return connection.last_file_at or connection.created_at
