@@ -4,7 +4,6 @@ import hmac
 import logging
 import os
 import secrets
-import signal
 import socket
 import threading
 from contextlib import suppress
@@ -70,30 +69,25 @@ class Place:
             self.authorized_keys.write_text(f"{there}{public_key} {comment}\n", encoding="utf-8")
 
 
-def serve(place: Place, host: str, port: int) -> None:
-    """Until told to stop."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it logs the names of files
+def serve(place: Place, door: socket.socket, stop: threading.Event, files: type[paramiko.SFTPServerInterface]) -> None:
+    """Until told to stop; whoever is connected then is cut off."""
     host_key, places = place.host_key(), threading.Semaphore(MOST_CONNECTIONS)
-    with socket.create_server((host, port)) as door:
-        door.settimeout(0.5)
-        while not stop.is_set():
-            with suppress(TimeoutError):
-                link, _ = door.accept()
-                if not places.acquire(blocking=False):
-                    link.close()
-                    continue
-                threading.Thread(target=_attend, args=(link, host_key, place, places), daemon=True).start()
+    door.settimeout(0.2)
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            link, _ = door.accept()
+            if not places.acquire(blocking=False):
+                link.close()
+                continue
+            threading.Thread(target=_attend, args=(link, host_key, place, places, files), daemon=True).start()
 
 
-def _attend(link: socket.socket, host_key: paramiko.PKey, place: Place, places: threading.Semaphore) -> None:
+def _attend(link: socket.socket, host_key: paramiko.PKey, place: Place, places: threading.Semaphore, files) -> None:
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or curl takes half a minute for 50 MB
     transport = paramiko.Transport(link)
     try:
         transport.add_server_key(host_key)
-        transport.set_subsystem_handler("sftp", Sftp, Files, place.files)
+        transport.set_subsystem_handler("sftp", Sftp, files, place.files)
         transport.auth_timeout = LOGIN_SECONDS
         transport.start_server(server=Door(place))
         channel = transport.accept(LOGIN_SECONDS)

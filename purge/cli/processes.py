@@ -1,6 +1,10 @@
 """`flask worker` and `flask schedule`: what runs beside the web server."""
 
+import logging
+import signal
+import socket
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -47,7 +51,12 @@ def doctor() -> None:
 def drop_server_command(port: int) -> None:
     """The SFTP server that `make run` brings. In production that is OpenSSH."""
     place = drop_server.Place(Path(current_app.config["INSTANCE_PATH"]) / "sftp")
-    drop_server.serve(place, LOOPBACK[0], port)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it logs the names of files
+    with socket.create_server((LOOPBACK[0], port)) as door:
+        drop_server.serve(place, door, stop, drop_server.Files)
 
 
 @click.command()

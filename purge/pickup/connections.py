@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import select
+from sqlalchemy import Row, select
 
 from purge.extensions import db, now
 from purge.intake import sftp
@@ -44,7 +44,7 @@ def set_private_key(connection: SftpConnection, text: str) -> None:
     connection.public_key = f"{key.get_name()} {key.get_base64()}"
 
 
-def address(connection: SftpConnection) -> Address:
+def address(connection: SftpConnection | Row) -> Address:
     """How the server is reached."""
     private = Seal("sftp").open(connection.private_key, "private_key").decode()
     keys = tuple(connection.host_keys)

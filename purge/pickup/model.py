@@ -51,7 +51,7 @@ class SftpConnection(db.Model):
 
 class FileState(StrEnum):
     SEEN = "seen"
-    CLAIMED = "claimed"  # it is ours by the name .<claim>.claimed
+    CLAIMED = "claimed"  # it has a name of ours on the server
     TAKEN = "taken"  # what becomes of it is decided: by its batch, or by `refusal`
     ENDED = "ended"  # answered on the server
 
@@ -85,7 +85,7 @@ class DroppedFile(db.Model):
         {"info": ACCOUNT},
     )
 
-    @property
-    def place(self) -> str:
-        """Its name on the server once it is ours."""
-        return f".{self.claim}.claimed"
+
+def claimed(claim: str) -> str:
+    """A file's name on the server once it is ours."""
+    return f".{claim}.claimed"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from flask import current_app
-from sqlalchemy import delete, exists, insert, or_, select, update
+from sqlalchemy import Row, delete, exists, insert, or_, select, update
 
 from purge import batches
 from purge.batches import Batch, Door, NotPossible, State
@@ -23,7 +23,7 @@ from purge.intake.sftp import Drop, Entry, Trouble, Unreachable
 from purge.pickup.answer import answer
 from purge.pickup.columns import columns
 from purge.pickup.connections import PROCESSED, address
-from purge.pickup.model import DroppedFile, FileState, SftpConnection
+from purge.pickup.model import DroppedFile, FileState, SftpConnection, claimed
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +95,10 @@ def poll(connection_id: int, opened: Callable[[Batch], None], keep_going: Callab
         _came_to_an_end(connection, troubles)
 
 
-def _look(connection: SftpConnection, drop: Drop, opened, keep_going, troubles: list[str]) -> None:
+def _look(connection: Row, drop: Drop, opened, keep_going, troubles: list[str]) -> None:
     until = time.monotonic() + POLL_SECONDS
 
-    def each(files: Iterable[DroppedFile], act) -> None:
+    def each(files: Iterable[Row], act) -> None:
         """One file's trouble is no other's, unless the connection is gone."""
         for file in files:
             if not keep_going() or time.monotonic() > until:
@@ -119,7 +119,7 @@ def _look(connection: SftpConnection, drop: Drop, opened, keep_going, troubles: 
     each(_files(connection, DroppedFile.kept_until < now()), lambda file: _throw_away(drop, file))
 
 
-def _note(connection: SftpConnection, drop: Drop) -> None:
+def _note(connection: Row, drop: Drop) -> None:
     """Keep the names, sizes and times of what could be taken; a file that has changed begins anew."""
     found, left_alone = _candidates(drop)
     with reading(), db.engine.connect() as reader:
@@ -166,16 +166,16 @@ def _is_plain(name: str) -> bool:
     return "/" not in name and "\\" not in name and name.isprintable() and len(name.encode()) <= MOST_NAME
 
 
-def _take(connection: SftpConnection, drop: Drop, file: DroppedFile, opened: Callable[[Batch], None]) -> None:
+def _take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]) -> None:
     """Claim a file on the server, read it whole, and open its batch."""
     if file.attempts >= MOST_ATTEMPTS and file.state is FileState.CLAIMED:
         return _refuse(file, f"The file could not be read whole in {MOST_ATTEMPTS} attempts. Send it again.")
-    _claim(file)
-    entry = drop.look(file.place)
+    place = claimed(_claim(file))
+    entry = drop.look(place)
     if entry is None:
-        if not drop.claim(file.name, file.place):
+        if not drop.claim(file.name, place):
             return _forget(file)
-        entry = drop.look(file.place)
+        entry = drop.look(place)
     if entry is None or not entry.is_file:
         return _refuse(file, "This was no regular file any more when it was read.")
     if (entry.size, entry.changed) != (file.size, file.changed):  # replaced between look and claim
@@ -193,7 +193,7 @@ def _take(connection: SftpConnection, drop: Drop, file: DroppedFile, opened: Cal
     db.session.rollback()  # whoever hears of it may have read
 
 
-def _open(connection: SftpConnection, file: DroppedFile, copy) -> Batch:
+def _open(connection: Row, file: Row, copy) -> Batch:
     """The batch, at its check, and the file that is now taken, in one transaction."""
     batch = batches.open_csv(copy, file.name, Door.SFTP)
     if not batch.encoding_agreed:
@@ -219,7 +219,7 @@ def _same_content(batch: Batch) -> Batch | None:
     return db.session.scalar(picked_up.where(*same, *counts).limit(1))
 
 
-def _answer(connection: SftpConnection, drop: Drop, file: DroppedFile) -> None:
+def _answer(connection: Row, drop: Drop, file: Row) -> None:
     with db.engine.begin() as writer:
         _try_again_later(writer, file)
     kept_until = answer(connection, drop, file)
@@ -233,7 +233,7 @@ def _answer(connection: SftpConnection, drop: Drop, file: DroppedFile) -> None:
         db.session.execute(this.values(state=FileState.ENDED, ended_at=now(), kept_until=kept_until))
 
 
-def _throw_away(drop: Drop, file: DroppedFile) -> None:
+def _throw_away(drop: Drop, file: Row) -> None:
     drop.remove(f"{PROCESSED}/{file.name}")
     with db.engine.begin() as writer:
         writer.execute(update(DroppedFile).where(DroppedFile.id == file.id).values(kept_until=None))
@@ -249,15 +249,15 @@ def _answerable() -> tuple:
     return *decided, or_(DroppedFile.refusal.is_not(None), ended)
 
 
-def _claim(file: DroppedFile) -> None:
+def _claim(file: Row) -> str:
     """Counted before it is tried, so that what kills us is counted too."""
     claim = file.claim or uuid.uuid4().hex
     with db.engine.begin() as writer:
         _try_again_later(writer, file, state=FileState.CLAIMED, claim=claim)
-    file.state, file.claim = FileState.CLAIMED, claim
+    return claim
 
 
-def _try_again_later(writer, file: DroppedFile, **values) -> None:
+def _try_again_later(writer, file: Row, **values) -> None:
     pause = min(PAUSE * 2**file.attempts, LONGEST_PAUSE) if file.attempts < 20 else LONGEST_PAUSE
     this = update(DroppedFile).where(DroppedFile.id == file.id)
     writer.execute(this.values(attempts=file.attempts + 1, next_try_at=now() + pause, **values))
@@ -268,12 +268,12 @@ def _begin_anew(writer, file_id: int, entry: Entry) -> None:
     writer.execute(this.values(size=entry.size, changed=entry.changed, seen_at=now(), attempts=0, next_try_at=now()))
 
 
-def _refuse(file: DroppedFile, sentence: str) -> None:
+def _refuse(file: Row, sentence: str) -> None:
     with db.engine.begin() as writer:
         _decide(writer, file, refusal=sentence)
 
 
-def _decide(writer, file: DroppedFile, **values) -> None:
+def _decide(writer, file: Row, **values) -> None:
     """What becomes of a claimed file, once and for all; from here on its name holds nothing personal."""
     this = update(DroppedFile).where(DroppedFile.id == file.id, DroppedFile.state == FileState.CLAIMED)
     decided = {"state": FileState.TAKEN, "name": batches.masked(file.name), "attempts": 0, "next_try_at": now()}
@@ -281,13 +281,13 @@ def _decide(writer, file: DroppedFile, **values) -> None:
         raise Trouble("Another look had the file first.")
 
 
-def _forget(file: DroppedFile) -> None:
+def _forget(file: Row) -> None:
     """Neither its name nor our claim is on the server: its sender took it back."""
     with db.engine.begin() as writer:
         writer.execute(delete(DroppedFile).where(DroppedFile.id == file.id))
 
 
-def _came_to_an_end(connection: SftpConnection, troubles: list[str]) -> None:
+def _came_to_an_end(connection: Row, troubles: list[str]) -> None:
     at = now()
     values = {"seen_at": at, "failing_since": None, "failures": 0}
     if troubles:
@@ -304,21 +304,16 @@ def _came_to_an_end(connection: SftpConnection, troubles: list[str]) -> None:
         writer.execute(update(SftpConnection).where(SftpConnection.id == connection.id).values(**values))
 
 
-def _fetch(connection_id: int) -> SftpConnection | None:
+def _fetch(connection_id: int) -> Row | None:
     """As it is now, read in a transaction that has ended: none may stand while we wait for a server."""
-    with reading():
-        connection = db.session.get(SftpConnection, connection_id, populate_existing=True)
-        db.session.expunge_all()
-        db.session.rollback()
-    return connection
+    with reading(), db.engine.connect() as reader:
+        this = select(SftpConnection.__table__).where(SftpConnection.id == connection_id)
+        return reader.execute(this).one_or_none()
 
 
-def _files(connection: SftpConnection, *conditions) -> list[DroppedFile]:
+def _files(connection: Row, *conditions) -> list[Row]:
     """Whose turn it is, those tried least first, then the oldest."""
     wanted = DroppedFile.connection_id == connection.id, DroppedFile.next_try_at <= now(), *conditions
     order = DroppedFile.attempts, DroppedFile.changed, DroppedFile.name
-    with reading():
-        files = list(db.session.scalars(select(DroppedFile).where(*wanted).order_by(*order)))
-        db.session.expunge_all()
-        db.session.rollback()
-    return files
+    with reading(), db.engine.connect() as reader:
+        return list(reader.execute(select(DroppedFile.__table__).where(*wanted).order_by(*order)))

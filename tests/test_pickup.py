@@ -1,0 +1,359 @@
+"""Picking up, against a real OpenSSH: from a dropped file to its answer."""
+
+import hashlib
+import os
+import time
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from sqlalchemy import func, select, update
+
+from purge import batches, pickup
+from purge.batches import Batch, NotPossible, Outcome, State
+from purge.extensions import db, now
+from purge.models import Customer
+from purge.pickup import DroppedFile, FileState, SftpConnection
+from tests.drops import OpenSsh, connect
+from tests.people import add_customer
+
+
+@pytest.fixture(scope="module")
+def openssh():
+    server = OpenSsh()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def drop(app, openssh):
+    openssh.empty()
+    app.config["DROP_AGE_SECONDS"] = 0
+    return openssh
+
+
+@pytest.fixture
+def connection(drop):
+    return connect(drop)
+
+
+def look(connection) -> None:
+    """One look, and what the workers would do of it."""
+    poll(connection)
+    work()
+
+
+def poll(connection, opened=lambda batch: None, keep_going=lambda: True) -> None:
+    """In no transaction of ours."""
+    connection_id = connection.id
+    db.session.commit()
+    pickup.poll(connection_id, opened, keep_going)
+    db.session.rollback()
+
+
+def work() -> None:
+    for state, act in ((State.CHECKING, batches.check), (State.RUNNING, batches.run)):
+        pickup.let_run()
+        waiting = db.session.scalars(select(Batch.id).where(Batch.state == state)).all()
+        db.session.rollback()
+        for batch_id in waiting:
+            act(batch_id)
+    db.session.expire_all()
+
+
+def look_until_answered(connection, looks: int = 4) -> None:
+    for _ in range(looks):
+        db.session.execute(update(DroppedFile).values(next_try_at=now()))
+        look(connection)
+
+
+def put(drop, name: str, *lines: str, header: str = "Customer Email") -> None:
+    (drop.files / name).write_text("\n".join([header, *lines, ""]))
+
+
+def answer(drop, name: str) -> dict[str, str]:
+    lines = (drop.files / "results" / name).read_text().splitlines()
+    assert lines[0] == "Row,Outcome,Reason"
+    return {line.split(",")[0]: ",".join(line.split(",")[1:]).strip(",") for line in lines[1:]}
+
+
+def names(drop) -> set[str]:
+    return {str(file.relative_to(drop.files)) for file in drop.files.rglob("*") if file.is_file()}
+
+
+def customers() -> int:
+    return db.session.scalar(select(func.count()).select_from(Customer))
+
+
+def test_a_dropped_file_is_purged_and_answered_and_gone(drop, connection):
+    add_customer("ann@people.com")
+    add_customer("ben@people.com")
+    put(drop, "people.csv", "ann@people.com", "nobody@people.com", "broken", "ann@people.com")
+    look_until_answered(connection)
+    assert customers() == 1
+    assert answer(drop, "people.result.csv") == {
+        "2": "purged",
+        "3": "not found",
+        "4": "invalid,missing @",
+        "5": "duplicate",
+    }
+    assert names(drop) == {"results/people.result.csv", "results/people.result.csv.sha256"}
+    content = (drop.files / "results/people.result.csv").read_bytes()
+    assert (drop.files / "results/people.result.csv.sha256").read_text() == (
+        f"{hashlib.sha256(content).hexdigest()}  people.result.csv\n"
+    )
+    assert b"@" not in content.replace(b"missing @", b"")
+    batch = db.session.scalar(select(Batch))
+    assert batch.door == "sftp" and batch.state is State.FINISHED and batch.confirmed_by_id is None
+    assert connection.failures == 0 and connection.seen_at and connection.last_file_at
+
+
+@pytest.mark.parametrize("header", ["Customer Email", "CustomerEmail", "customer_email"])
+def test_the_header_may_be_written_in_several_ways(drop, connection, header):
+    add_customer("ann@people.com")
+    put(drop, "a.CSV", "ann@people.com", header=header)
+    look_until_answered(connection)
+    assert answer(drop, "a.result.csv") == {"2": "purged"}
+
+
+def test_with_a_type_every_row_must_say_purge_and_other_columns_are_ignored(drop, connection):
+    for name in ("ann", "ben", "cy"):
+        add_customer(f"{name}@people.com")
+    rows = ["x@y.com,ann@people.com,purge", ",ben@people.com,tag", "z,cy@people.com, Purge ", ",,"]
+    put(drop, "people.csv", *rows, header="Email,CustomerEmail,Type")
+    look_until_answered(connection)
+    assert answer(drop, "people.result.csv") == {"2": "purged", "3": "invalid,its type is not “purge”", "4": "purged"}
+    assert db.session.scalars(select(Customer.email)).all() == ["ben@people.com"]
+
+
+def test_what_is_no_finished_csv_is_left_alone(drop, connection):
+    add_customer("ann@people.com")
+    for name in (".people.csv", "people.csv.tmp", "people.csv.part", "people.csv.filepart", "people.txt", "~people"):
+        put(drop, name, "ann@people.com")
+    (drop.files / "folder.csv").mkdir()
+    (drop.files / "link.csv").symlink_to("people.txt")
+    (drop.files / "line\nbreak.csv").write_text("Customer Email\nann@people.com\n")
+    with open(os.fsencode(drop.files) + b"/latin-\xe9.csv", "wb") as file:
+        file.write(b"Customer Email\nann@people.com\n")
+    put(drop, "-rf.csv", "nobody@people.com")
+    before = names(drop)
+    look_until_answered(connection)
+    assert customers() == 1 and before - names(drop) == {"-rf.csv"}
+    assert answer(drop, "-rf.result.csv") == {"2": "not found"}
+    assert connection.left_alone == 4 and connection.failures == 0
+
+
+def test_a_file_is_taken_only_once_it_has_stood_still(app, drop, connection):
+    add_customer("ann@people.com")
+    put(drop, "people.csv", "ann@people.com")
+    app.config["DROP_AGE_SECONDS"] = 3600
+    look(connection)
+    look(connection)
+    assert names(drop) == {"people.csv"}
+    put(drop, "people.csv", "ann@people.com", "more@people.com")
+    app.config["DROP_AGE_SECONDS"] = 0
+    db.session.execute(update(DroppedFile).values(seen_at=now() - timedelta(hours=2)))
+    look(connection)  # it has changed since, so its time begins anew, and this look only notes it
+    seen = db.session.scalar(select(DroppedFile))
+    assert now() - seen.seen_at < timedelta(minutes=1)
+    look_until_answered(connection)
+    assert answer(drop, "people.result.csv") == {"2": "purged", "3": "not found"}
+
+
+def test_the_very_same_file_is_not_run_again(drop, connection):
+    put(drop, "monday.csv", "ann@people.com")
+    look_until_answered(connection)
+    put(drop, "tuesday.csv", "ann@people.com")
+    look_until_answered(connection)
+    assert "tuesday.csv" in str(names(drop)) and (drop.files / "failed/tuesday.csv").exists()
+    assert "picked up before" in (drop.files / "failed/tuesday.error.txt").read_text()
+    assert db.session.scalar(select(func.count()).select_from(Batch)) == 1
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (b"", "empty"),
+        (b"PK\x03\x04 a spreadsheet", "spreadsheet"),
+        (b"Name\nAnn\n", "no column called “Customer Email”"),
+        (b"Customer Email,CustomerEmail\na@b.com,b@b.com\n", "two columns"),
+        (b"Customer Email\nJos\xe9@people.com\n", "not UTF-8"),
+        (b'Customer Email\n"ann@people.com\nben@people.com\n', "never closed"),
+        (b"Customer Email\n", "no data rows"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_quarantined_once(drop, connection, content, told):
+    (drop.files / "people.csv").write_bytes(content)
+    look_until_answered(connection)
+    assert names(drop) == {"failed/people.csv", "failed/people.error.txt"}
+    sentence = (drop.files / "failed/people.error.txt").read_text()
+    assert told in sentence and sentence.count("\n") == 1
+    written = (drop.files / "failed/people.error.txt").stat().st_mtime_ns
+    look_until_answered(connection)
+    assert (drop.files / "failed/people.error.txt").stat().st_mtime_ns == written
+    assert not db.session.scalars(select(Batch)).all() and connection.failures == 0
+
+
+def test_a_file_that_is_too_large_is_quarantined(app, drop, connection):
+    app.config["MAX_CSV_BYTES"] = 100
+    put(drop, "people.csv", *["ann@people.com"] * 10)
+    look_until_answered(connection)
+    assert "larger than" in (drop.files / "failed/people.error.txt").read_text()
+
+
+def test_a_dry_run_is_answered_and_deletes_nobody(drop, connection):
+    add_customer("ann@people.com")
+    put(drop, "people.dryrun.csv", "ann@people.com", "nobody@people.com")
+    look(connection)
+    look(connection)
+    batch = db.session.scalar(select(Batch))
+    if batch.state is State.READY:
+        with pytest.raises(NotPossible):
+            batches.confirm(batch, batch.plan_digest, "1")
+        db.session.rollback()
+    look_until_answered(connection)
+    assert answer(drop, "people.dryrun.result.csv") == {"2": "would be purged", "3": "not found"}
+    assert customers() == 1 and "people.dryrun.csv" not in names(drop)
+    put(drop, "people.csv", "ann@people.com", "nobody@people.com")
+    look_until_answered(connection)
+    assert answer(drop, "people.result.csv")["2"] == "purged" and customers() == 0
+
+
+def test_a_file_beyond_what_may_run_by_itself_waits_for_a_yes(drop, connection):
+    connection.runs_up_to = 1
+    for name in ("ann", "ben"):
+        add_customer(f"{name}@people.com")
+    put(drop, "people.csv", "ann@people.com", "ben@people.com")
+    look_until_answered(connection)
+    batch = db.session.scalar(select(Batch))
+    assert batch.state is State.READY and customers() == 2 and "results/people.result.csv" not in names(drop)
+    batches.confirm(batch, batch.plan_digest)
+    db.session.commit()
+    look_until_answered(connection)
+    assert answer(drop, "people.result.csv") == {"2": "purged", "3": "purged"}
+
+
+def test_a_batch_somebody_discarded_is_told_to_the_sender(drop, connection):
+    connection.runs_up_to = 0
+    add_customer("ann@people.com")
+    put(drop, "people.csv", "ann@people.com")
+    look_until_answered(connection)
+    batches.discard(db.session.scalar(select(Batch)))
+    look_until_answered(connection)
+    assert "discarded" in (drop.files / "failed/people.error.txt").read_text() and customers() == 1
+
+
+def test_a_file_is_kept_for_as_long_as_the_connection_says(drop, connection):
+    connection.keep_days = 3
+    put(drop, "people.csv", "nobody@people.com")
+    look_until_answered(connection)
+    assert "processed/people.csv" in names(drop)
+    db.session.execute(update(DroppedFile).values(kept_until=now() - timedelta(minutes=1)))
+    look_until_answered(connection)
+    assert "processed/people.csv" not in names(drop) and "results/people.result.csv" in names(drop)
+
+
+def test_an_address_in_a_files_name_does_not_outlive_it(drop, connection):
+    put(drop, "ann@people.com.csv", "ann@people.com")
+    look_until_answered(connection)
+    assert not [name for name in names(drop) if "ann" in name]
+    assert "@" not in db.session.scalar(select(DroppedFile.name)) + db.session.scalar(select(Batch.file_name))
+
+
+def test_ten_thousand_files_are_listed_and_taken_bit_by_bit(drop, connection):
+    for number in range(10_000):
+        (drop.files / f"{number:05}.csv").write_text(f"Customer Email\n{number}@people.com\n")
+    stop = time.monotonic() + 8
+    poll(connection, keep_going=lambda: time.monotonic() < stop)
+    states = select(DroppedFile.state, func.count()).group_by(DroppedFile.state)
+    poll(connection, keep_going=lambda: time.monotonic() < stop)
+    counted = dict(db.session.execute(states).all())
+    assert sum(counted.values()) == 10_000 and connection.failures == 0
+    assert counted.get(FileState.TAKEN, 0) > 10
+
+
+def test_a_changed_host_key_stops_everything_and_a_rotation_does_not(drop, connection):
+    put(drop, "people.csv", "nobody@people.com")
+    stranger = OpenSsh(host_key_kinds=("ed25519",))
+    stranger.stop()
+    connection.host_keys = stranger.host_keys
+    look(connection)
+    assert connection.failures == 1 and "not pinned" in connection.last_error and names(drop) == {"people.csv"}
+    assert connection.next_look_at > now()
+    connection.host_keys = [*stranger.host_keys, *drop.host_keys]
+    look_until_answered(connection)
+    assert connection.failures == 0 and "results/people.result.csv" in names(drop)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_each_kind_of_host_key_can_be_the_only_one_pinned(drop, number):
+    connection = connect(drop, host_keys=[drop.host_keys[number]])
+    look(connection)
+    assert connection.seen_at, connection.last_error
+
+
+def test_a_key_the_server_does_not_know_is_a_stated_failure_with_growing_pauses(drop, connection):
+    pickup.set_private_key(connection, pickup.new_private_key())
+    pauses = []
+    for _ in range(4):
+        look(connection)
+        pauses.append((connection.next_look_at - now()).total_seconds())
+    assert "refused the key" in connection.last_error and connection.failures == 4
+    assert all(later > 1.5 * earlier for earlier, later in pairwise(pauses))
+
+
+def test_a_folder_that_is_not_there_is_a_stated_failure(drop, connection):
+    connection.folder = "/nowhere"
+    look(connection)
+    assert "folder is not there" in connection.last_error and connection.failing_since
+
+
+def test_two_schedulers_ring_once_and_two_looks_do_not_meet(drop, connection):
+    db.session.commit()
+    assert pickup.due() == [1] and pickup.due() == []
+    inner = []
+
+    def look_inside(batch):
+        db.session.rollback()
+        pickup.poll(1, opened=lambda one: inner.append(one))
+
+    put(drop, "people.csv", "nobody@people.com")
+    look(connection)
+    db.session.commit()
+    put(drop, "people.csv", "nobody@people.com")
+    poll(connection, look_inside)
+    assert inner == [] and db.session.scalar(select(func.count()).select_from(Batch)) == 1
+
+
+def test_a_paused_connection_is_not_looked_at(drop, connection):
+    pickup.pause(connection)
+    put(drop, "people.csv", "nobody@people.com")
+    look_until_answered(connection)
+    assert names(drop) == {"people.csv"}
+    db.session.commit()
+    assert pickup.due() == []
+    pickup.resume(connection)
+    look_until_answered(connection)
+    assert "results/people.result.csv" in names(drop)
+
+
+def test_a_connection_that_fails_for_long_or_is_silent_for_long_is_marked(drop, connection, signed_in):
+    browser = signed_in()
+    assert "to look at" not in browser.get("/batches").text
+    connection.failing_since = now() - timedelta(hours=1)
+    db.session.commit()
+    assert "to look at" in browser.get("/batches").text
+    connection.failing_since, connection.silent_hours, connection.last_file_at = None, 24, now() - timedelta(hours=25)
+    db.session.commit()
+    assert pickup.worries(connection) == ["has brought no file for more than 24 hours"]
+    assert db.session.get(SftpConnection, connection.id).failures == 0
+
+
+def test_every_outcome_is_answered_for(drop, connection):
+    add_customer("ann@people.com")
+    put(drop, "people.csv", "ann@people.com", "x@people.com")
+    look_until_answered(connection)
+    batch = db.session.scalar(select(Batch))
+    counted = batches.outcomes([batch.id])[batch.id]
+    assert sum(counted.values()) == batch.rows == len(answer(drop, "people.result.csv"))
+    assert counted[Outcome.PURGED] == 1
