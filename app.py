@@ -1,5 +1,6 @@
 """create_app(), the command line, and `python app.py`: everything on this machine."""
 
+import logging
 import os
 import sys
 import tempfile
@@ -20,6 +21,7 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     config = load_config(environ)
     tempfile.tempdir = f"{config['INSTANCE_PATH']}/tmp"  # a form's file spills into our own folder and nowhere else
     os.environ["SQLITE_TMPDIR"] = tempfile.tempdir
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it logs names of files; our own sentences say the rest
     app = Flask(__name__, instance_path=config["INSTANCE_PATH"])
     app.config.update(config)
     app.jinja_env.undefined = StrictUndefined

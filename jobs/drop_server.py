@@ -168,7 +168,7 @@ class Files(paramiko.SFTPServerInterface):
         return self._do(lambda folder: folder.rmdir(), path)
 
     def chattr(self, path, attributes):
-        return self._do(lambda file: paramiko.SFTPServer.set_file_attr(str(file), attributes), path)
+        return self._do(lambda file: _set(file, attributes), path)
 
     def _do(self, act, *paths):
         done = self._try(act, *paths)
@@ -201,8 +201,16 @@ def _open(file: Path, flags: int) -> paramiko.SFTPHandle:
     handle = paramiko.SFTPHandle(flags)
     handle.readfile = handle.writefile = os.fdopen(descriptor, kind)
     handle.stat = lambda: paramiko.SFTPAttributes.from_stat(os.fstat(descriptor))
-    handle.chattr = lambda attributes: paramiko.SFTPServer.set_file_attr(str(file), attributes) or SFTP_OK
+    handle.chattr = lambda attributes: _set(descriptor, attributes) or SFTP_OK
     return handle
+
+
+def _set(file: Path | int, attributes: paramiko.SFTPAttributes) -> None:
+    """Size and times; not the mode. paramiko's own way to a size empties the file first, and lftp and scp ask for one."""
+    if attributes.st_size is not None:
+        os.truncate(file, attributes.st_size)
+    if attributes.st_mtime is not None:
+        os.utime(file, (attributes.st_atime, attributes.st_mtime))
 
 
 def _rename_to_a_free_name(file: Path, other: Path) -> None:

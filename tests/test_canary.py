@@ -1,6 +1,8 @@
 """Nothing left: after purges through the forms, what was purged is in no file of the installation."""
 
 import re
+import shlex
+import subprocess
 import time
 import zlib
 
@@ -20,6 +22,7 @@ from tests.people import add_customer, hang_everything_on
 MARK = "quetzalcoatlus"
 FACES = "😀😁😂"  # three characters in a row, as the search index holds them
 PEOPLE = 40
+DROPPED = range(30, PEOPLE)  # by SFTP; the first from the profile, the others by upload
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,7 @@ def shop(tmp_path_factory):
         folder / "instance",
         CHUNK_SIZE="100",
         CLEAR_AFTER_SECONDS="1",
+        DROP_AGE_SECONDS="1",
         TMPDIR=str(folder / "elsewhere"),
         HOME=str(folder / "elsewhere"),
     )
@@ -68,17 +72,35 @@ def unpacked(packed: bytes) -> bytes:
         return b""
 
 
+def drop(shop, name: str, content: str) -> None:
+    """With the command that `make run` prints; on this machine the server's disk is the app's."""
+    file = shop.folder.parent / name
+    file.write_text(f"Customer Email\n{content}")
+    program, *rest = shlex.split(re.search(r"^\s+(sftp -P .*)$", shop.output, re.MULTILINE)[1])
+    put = f'put "{file}"\n'
+    subprocess.run([program, "-b", "-", *rest], input=put, text=True, check=True, capture_output=True, timeout=60)
+    file.unlink()
+    results = shop.folder / "sftp" / "files" / "results"
+    until = time.monotonic() + 60
+    while not list(results.glob("*.sha256")):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    (answer,) = results.glob("*.result.csv")
+    assert answer.read_text().count("purged") == len(DROPPED)
+
+
 def test_nothing_of_the_purged_is_left_in_any_file(shop, open_page):
     with create_app(shop.environ).app_context():
         others = db.session.scalars(select(Customer.email).where(~Customer.email.contains(MARK)).limit(3_000)).all()
         db.session.remove()
         db.engine.dispose()
     padding = "x" * 300  # large enough that the form's file does not stay in memory
-    asked = [f"{MARK}.{part}@people.com,{padding}" for part in range(PEOPLE)] + [
+    asked = [f"{MARK}.{part}@people.com,{padding}" for part in range(DROPPED.start)] + [
         f"{email},{padding}" for email in others
     ]
     content = "\n".join(["Customer Email,Note", *asked, f"{MARK}-unknown@people.com,", f"{MARK} broken,", ""]).encode()
     page = open_page()
+    drop(shop, f"{MARK}@people.com.csv", "".join(f"{MARK}.{part}@people.com\n" for part in DROPPED))
     page.goto("/customers")
     page.wait_for_load_state("networkidle")
     page.fill("#term", f"{MARK}.0@people")
@@ -94,7 +116,7 @@ def test_nothing_of_the_purged_is_left_in_any_file(shop, open_page):
     page.get_by_role("button", name="Upload", exact=True).click()
     page.wait_for_url("**/review")
     assert MARK not in page.content() and MARK not in page.title() and MARK not in page.url
-    page.fill("#typed", "3039")
+    page.fill("#typed", "3029")
     page.get_by_role("button", name="Permanently delete").click()
     page.wait_for_url("**/summary")
     until = time.monotonic() + 60

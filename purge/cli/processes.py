@@ -1,6 +1,5 @@
 """`flask worker` and `flask schedule`: what runs beside the web server."""
 
-import logging
 import signal
 import socket
 import sys
@@ -54,7 +53,6 @@ def drop_server_command(port: int) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it logs the names of files
     with socket.create_server((LOOPBACK[0], port)) as door:
         drop_server.serve(place, door, stop, drop_server.Files)
 

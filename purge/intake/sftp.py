@@ -1,5 +1,6 @@
 """The drop, as its client: pinned host keys, a key and nothing else, and an end to every wait."""
 
+import base64
 import errno
 import hmac
 import io
@@ -144,12 +145,15 @@ class Drop:
 
     def write(self, name: str, blocks: Iterable[bytes]) -> None:
         """A whole file or none: under a temporary name, then renamed over whatever has the name."""
-        draft = f"{name}.tmp"
+        draft, written = f"{name}.tmp", 0
         with self._told(f"write into {name.rpartition('/')[0] or 'its folder'}"):
             with self._client.open(self._path(draft), "wb") as remote:
-                remote.set_pipelined(True)
+                remote.set_pipelined(True)  # nobody reads what the server says of each block, so the size is compared
                 for block in blocks:
                     remote.write(block)
+                    written += len(block)
+            if self._client.lstat(self._path(draft)).st_size != written:
+                raise OSError
             self._replace(draft, name)
 
     def move(self, name: str, to: str) -> None:
@@ -253,9 +257,12 @@ def fetch_host_keys(host: str, port: int) -> list[str]:
 
 
 def fingerprint(host_key: str) -> str:
-    """As `ssh-keygen -l` prints it: SHA256:…"""
-    kind, content = host_key.split()
-    return paramiko.PKey.from_type_string(kind, paramiko.util.b64decode(content)).fingerprint
+    """As `ssh-keygen -l` prints it: SHA256:…; raises BadKey."""
+    try:
+        kind, content = host_key.split()
+        return paramiko.PKey.from_type_string(kind, base64.b64decode(content, validate=True)).fingerprint
+    except (ValueError, IndexError, paramiko.SSHException, paramiko.pkey.UnknownKeyType):
+        raise BadKey("This is no host key.") from None
 
 
 def read_private_key(text: str) -> paramiko.PKey:

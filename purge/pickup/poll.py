@@ -111,9 +111,9 @@ def _look(connection: Row, drop: Drop, opened, keep_going, troubles: list[str]) 
                 troubles.append(str(trouble))
 
     each(_files(connection, *_answerable()), lambda file: _answer(connection, drop, file))
+    old = now() - timedelta(seconds=current_app.config["DROP_AGE_SECONDS"])  # before this look, at the latest
     _note(connection, drop)
-    old = now() - timedelta(seconds=current_app.config["DROP_AGE_SECONDS"])
-    ripe = DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED]), DroppedFile.seen_at <= old
+    ripe = DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED]), DroppedFile.seen_at < old
     each(_files(connection, *ripe), lambda file: _take(connection, drop, file, opened))
     each(_files(connection, *_answerable()), lambda file: _answer(connection, drop, file))
     each(_files(connection, DroppedFile.kept_until < now()), lambda file: _throw_away(drop, file))
@@ -153,11 +153,12 @@ def _candidates(drop: Drop) -> tuple[dict[str, Entry], int]:
     for number, entry in enumerate(drop.entries()):
         if number == MOST_ENTRIES:
             break
-        if entry.name.lower().endswith(".csv") and not entry.name.startswith("."):
-            if entry.is_file and _is_plain(entry.name):
-                found[entry.name] = entry
-            else:
-                left_alone += 1
+        if not entry.name.lower().endswith(".csv"):
+            continue
+        if not (entry.is_file and _is_plain(entry.name)):
+            left_alone += 1
+        elif not entry.name.startswith("."):
+            found[entry.name] = entry
     return found, left_alone
 
 
@@ -168,14 +169,14 @@ def _is_plain(name: str) -> bool:
 
 def _take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]) -> None:
     """Claim a file on the server, read it whole, and open its batch."""
-    if file.attempts >= MOST_ATTEMPTS and file.state is FileState.CLAIMED:
-        return _refuse(file, f"The file could not be read whole in {MOST_ATTEMPTS} attempts. Send it again.")
     place = claimed(_claim(file))
     entry = drop.look(place)
     if entry is None:
         if not drop.claim(file.name, place):
             return _forget(file)
         entry = drop.look(place)
+    elif file.attempts >= MOST_ATTEMPTS:
+        return _refuse(file, f"The file could not be read whole in {MOST_ATTEMPTS} attempts. Send it again.")
     if entry is None or not entry.is_file:
         return _refuse(file, "This was no regular file any more when it was read.")
     if (entry.size, entry.changed) != (file.size, file.changed):  # replaced between look and claim

@@ -122,7 +122,7 @@ def pin(connection_id: int):
     try:
         for key in request.form.getlist("key"):
             sftp.fingerprint(key)
-    except Exception:  # paramiko raises what its parsers raise
+    except sftp.BadKey:
         abort(400)
     connection.host_keys = request.form.getlist("key")
     db.session.commit()

@@ -1,0 +1,274 @@
+"""What a server can do to us, and what a kill -9 can: each ends in a stated outcome, and no file is run half or twice."""
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from paramiko import SFTPAttributes
+from sqlalchemy import func, select, update
+
+from purge import batches, pickup
+from purge.batches import Batch, Outcome
+from purge.extensions import db, now
+from purge.intake import sftp
+from purge.models import Customer
+from purge.pickup import DroppedFile, FileState
+from tests.drops import FaultyServer, connect, kill_at
+from tests.instance import CHECKOUT
+from tests.people import add_customer
+from tests.test_pickup import answer, look, look_until_answered, names, poll, put
+
+KILLS, FILES = 25, 12
+
+
+@pytest.fixture
+def server(app, tmp_path):
+    app.config["DROP_AGE_SECONDS"] = 0
+    server = FaultyServer(tmp_path / "drop")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def connection(server):
+    add_customer("ann@people.com")
+    return connect(server)
+
+
+def once(server, operation: str, act):
+    """The next time the server is to do this, `act(path)` happens first."""
+
+    def fault(asked, path):
+        if asked == operation:
+            server.fault = lambda *_: None
+            act(path)
+
+    server.fault = fault
+
+
+def always(server, operation: str, number: int):
+    def fault(asked, _path):
+        if asked == operation:
+            raise OSError(number, "a fault")
+
+    server.fault = fault
+
+
+def try_again(connection) -> None:
+    db.session.execute(update(DroppedFile).values(next_try_at=now()))
+    look(connection)
+
+
+def it_ends_well(server, connection) -> None:
+    server.fault = lambda *_: None
+    look_until_answered(connection)
+    assert answer(server, "people.result.csv") == {"2": "purged"}
+    assert db.session.scalar(select(func.count()).select_from(Batch)) == 1
+    assert connection.failures == 0 and connection.failing_since is None
+
+
+@pytest.mark.parametrize("operation", ["list_folder", "lstat", "open", "read", "rename"])
+def test_a_server_that_hangs_ends_the_look_and_not_the_file(server, connection, monkeypatch, operation):
+    monkeypatch.setattr(sftp, "WAIT_SECONDS", 0.5)
+    put(server, "people.csv", "ann@people.com")
+    once(server, operation, lambda path: time.sleep(2))
+    while not connection.failures:
+        look(connection)
+    assert connection.failures == 1 and "stopped answering" in connection.last_error
+    monkeypatch.setattr(sftp, "WAIT_SECONDS", 30)
+    it_ends_well(server, connection)
+
+
+@pytest.mark.parametrize("operation", ["list_folder", "lstat", "open", "read", "rename", "write", "remove"])
+def test_a_connection_that_is_cut_is_made_again(server, connection, operation):
+    def cut(_path):
+        raise RuntimeError("the server's end of the session dies")
+
+    put(server, "people.csv", "ann@people.com")
+    once(server, operation, cut)
+    for _ in range(3):
+        try_again(connection)
+    it_ends_well(server, connection)
+
+
+@pytest.mark.parametrize("change", ["half", "double"])
+def test_a_file_that_shrinks_or_grows_while_it_is_read_is_not_run(server, connection, change):
+    def alter(path):
+        file = server.files / path.lstrip("/")
+        stat = file.stat()
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2] if change == "half" else content * 2)
+        os.utime(file, (stat.st_atime, stat.st_mtime))
+
+    put(server, "people.csv", "ann@people.com", *[f"{number}@people.com" for number in range(500)])
+    look(connection)
+    once(server, "open", alter)
+    for _ in range(2):
+        poll(connection)
+        db.session.expire_all()
+        file = db.session.scalar(select(DroppedFile))
+        assert not db.session.scalars(select(Batch)).all() or file.state is not FileState.SEEN
+    assert "announced with" in connection.last_error
+    assert db.session.scalar(select(func.count()).select_from(Customer)) == 1
+
+
+def test_a_file_that_never_comes_whole_is_quarantined_after_some_attempts(server, connection):
+    def fault(asked, path):
+        if asked == "open" and path.endswith(".claimed"):
+            raise OSError(errno.EIO, "a bad sector")
+
+    put(server, "people.csv", "ann@people.com")
+    server.fault = fault
+    for _ in range(12):
+        try_again(connection)
+    server.fault = lambda *_: None
+    try_again(connection)
+    assert "could not be read whole in 8 attempts" in (server.files / "failed/people.error.txt").read_text()
+    assert (server.files / "failed/people.csv").exists() and not db.session.scalars(select(Batch)).all()
+
+
+def test_a_file_replaced_between_look_and_claim_is_read_as_it_is_now(server, connection):
+    put(server, "people.csv", "nobody@people.com")
+    look(connection)
+    once(server, "rename", lambda path: put(server, "people.csv", "ann@people.com", "other@people.com"))
+    look_until_answered(connection)
+    assert answer(server, "people.result.csv") == {"2": "purged", "3": "not found"}
+    assert db.session.scalar(select(func.count()).select_from(Batch)) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_in_which_nothing_can_be_renamed_runs_nothing_and_says_so(server, connection, number):
+    put(server, "people.csv", "ann@people.com")
+    always(server, "rename", number)
+    for _ in range(10):
+        try_again(connection)
+    assert "would not rename a file" in connection.last_error and not db.session.scalars(select(Batch)).all()
+    assert names(server) == {"people.csv"}
+    it_ends_well(server, connection)
+
+
+@pytest.mark.parametrize("operation", ["write", "mkdir"])
+def test_a_full_disk_delays_the_answer_and_loses_nothing(server, connection, operation):
+    put(server, "people.csv", "ann@people.com")
+    always(server, operation, errno.ENOSPC)
+    for _ in range(4):
+        try_again(connection)
+    assert "would not" in connection.last_error and not list(server.files.rglob("*.result.csv"))
+    assert db.session.scalar(select(func.count()).select_from(Customer)) == 0
+    put(server, "more.csv", "nobody@people.com")
+    for _ in range(3):
+        try_again(connection)
+    assert db.session.scalar(select(func.count()).select_from(Batch)) == 2  # one file's trouble is no other's
+    server.fault = lambda *_: None
+    look_until_answered(connection)
+    assert answer(server, "people.result.csv") == {"2": "purged"}
+    assert answer(server, "more.result.csv") == {"2": "not found"}
+
+
+def test_names_that_lead_elsewhere_are_left_alone(server, connection):
+    (server.files.parent / "evil.csv").write_text("Customer Email\nann@people.com\n")
+    odd = [
+        "../evil.csv",
+        "../../etc/cron.d/evil.csv",
+        "a\nb.csv",
+        "a\\b.csv",
+        "\x1b[2J.csv",
+        "n" * 300 + ".csv",
+        "/etc/x.csv",
+    ]
+
+    def more(attributes):
+        real = SFTPAttributes.from_stat(os.stat(server.files.parent / "evil.csv"))
+        made = []
+        for name in odd:
+            attribute = SFTPAttributes()
+            attribute.__dict__.update(real.__dict__)
+            attribute.filename = name
+            made.append(attribute)
+        return attributes + made
+
+    server.names = more
+    put(server, "people.csv", "ann@people.com")
+    it_ends_well(server, connection)
+    assert connection.left_alone == len(odd) and (server.files.parent / "evil.csv").exists()
+
+
+def test_one_server_that_hangs_holds_up_no_other(server, connection, tmp_path, monkeypatch):
+    other = FaultyServer(tmp_path / "other")
+    try:
+        healthy = connect(other, name="Another")
+        put(other, "people.csv", "ann@people.com")
+        put(server, "people.csv", "nobody@people.com")
+        monkeypatch.setattr(sftp, "WAIT_SECONDS", 0.3)
+        server.fault = lambda operation, path: time.sleep(1)
+        began = time.monotonic()
+        look(connection)
+        assert time.monotonic() - began < 20 and connection.failures == 1
+        monkeypatch.setattr(sftp, "WAIT_SECONDS", 30)
+        look_until_answered(healthy)
+        assert answer(other, "people.result.csv") == {"2": "purged"}
+    finally:
+        other.stop()
+
+
+PICK_UP = """
+import sys
+from app import create_app
+from purge import batches, pickup
+from purge.batches import Batch, State
+from purge.extensions import db
+app = create_app()
+app.config["DROP_AGE_SECONDS"] = 0
+with app.app_context():
+    for _ in range(4):
+        pickup.poll(1, opened=lambda batch: None)
+        for state, act in ((State.CHECKING, batches.check), (State.RUNNING, batches.run)):
+            pickup.let_run()
+            ids = db.session.scalars(db.select(Batch.id).where(Batch.state == state)).all()
+            db.session.rollback()
+            for id in ids:
+                act(id)
+"""
+
+
+def test_killed_at_any_point_of_a_pick_up_every_file_is_run_exactly_once(app, server, connection, monkeypatch):
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    emails = [f"person{number}@people.com" for number in range(FILES)]
+    for email in emails:
+        add_customer(email)
+    db.session.commit()
+    environ = {**os.environ, "INSTANCE_PATH": app.config["INSTANCE_PATH"], "REDIS_URL": app.config["REDIS_URL"]}
+    killed = 0
+    waiting = list(emails)
+    for kill in range(KILLS):
+        if kill % 2 == 0 and waiting:
+            email = waiting.pop()
+            put(server, f"{email.partition('@')[0]}.csv", email)
+        db.session.execute(update(DroppedFile).values(next_try_at=now()))
+        db.session.commit()
+        process = subprocess.Popen([sys.executable, "-c", PICK_UP], cwd=CHECKOUT, env=environ)
+        server.fault = kill_at(lambda process=process: process.pid, chance.randrange(1, 20))
+        killed += process.wait(60) == -signal.SIGKILL
+    server.fault = lambda *_: None
+    for email in waiting:
+        put(server, f"{email.partition('@')[0]}.csv", email)
+    look_until_answered(connection, looks=6)
+    assert killed > KILLS // 4, f"seed {seed}"
+    told = f"seed {seed}: {names(server)}"
+    assert names(server) == {
+        f"results/{email.partition('@')[0]}.result.csv{ending}" for email in emails for ending in ("", ".sha256")
+    }, told
+    for email in emails:
+        assert answer(server, f"{email.partition('@')[0]}.result.csv") == {"2": "purged"}, told
+    assert db.session.scalar(select(func.count()).select_from(Batch)) == FILES, told
+    assert batches.total_outcomes()[Outcome.PURGED] == FILES, told
+    assert db.session.scalars(select(Customer.email)).all() == ["ann@people.com"]
+    assert not db.session.scalars(select(DroppedFile).where(DroppedFile.state != FileState.ENDED)).all()
+    assert pickup.worrying() == 0

@@ -1,0 +1,137 @@
+"""The server that `make run` brings, used with other people's clients: OpenSSH's sftp and lftp."""
+
+import re
+import shlex
+import subprocess
+import time
+
+import pytest
+from pysqlite3 import dbapi2 as sqlite3
+
+from tests.instance import Instance
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    instance = Instance(tmp_path_factory.mktemp("drop") / "instance", DROP_AGE_SECONDS="1")
+    instance.flask("init-db", check=True)
+    instance.flask("demo-data", "--customers", "500", check=True)
+    yield instance.start()
+    instance.stop()
+
+
+def ask(shop, sql: str) -> list:
+    with sqlite3.connect(shop.folder / "purge.db") as database:
+        return database.execute(sql).fetchall()
+
+
+def command(shop) -> list[str]:
+    """The very command that `make run` prints."""
+    return shlex.split(re.search(r"^\s+(sftp -P .*)$", shop.output, re.MULTILINE)[1])
+
+
+def sftp(shop, *lines: str) -> subprocess.CompletedProcess:
+    program, *rest = command(shop)
+    batch = "\n".join(lines) + "\n"
+    options = {"input": batch, "capture_output": True, "text": True, "timeout": 60}
+    return subprocess.run([program, "-b", "-", *rest], **options)
+
+
+def wait_for(file, seconds: float = 60) -> str:
+    until = time.monotonic() + seconds
+    while not file.exists():
+        assert time.monotonic() < until, file
+        time.sleep(0.1)
+    return file.read_text()
+
+
+def some_file(shop, path, count: int, offset: int = 0) -> int:
+    emails = [email for (email,) in ask(shop, f"SELECT email FROM customer ORDER BY id LIMIT {count} OFFSET {offset}")]
+    path.write_text("\n".join(["Customer Email,type", *(f"{email},purge" for email in emails), ""]))
+    return len(emails)
+
+
+def test_the_printed_command_drops_a_file_and_it_is_purged(shop, tmp_path):
+    some_file(shop, tmp_path / "mine.csv", 20)
+    before = ask(shop, "SELECT count(*) FROM customer")[0][0]
+    done = sftp(shop, f"put {tmp_path}/mine.csv mine.csv.part", "rename mine.csv.part mine.csv")
+    assert done.returncode == 0, done.stderr
+    told = wait_for(shop.folder / "sftp/files/results/mine.result.csv.sha256")
+    assert told.endswith("  mine.result.csv\n")
+    answer = tmp_path / "answer.csv"
+    assert sftp(shop, f"get results/mine.result.csv {answer}").returncode == 0
+    assert answer.read_text().count("purged") == 20
+    assert ask(shop, "SELECT count(*) FROM customer")[0][0] == before - 20
+    assert sftp(shop, "ls mine.csv").returncode != 0
+
+
+def test_lftp_drops_a_file_with_the_password(shop, tmp_path):
+    some_file(shop, tmp_path / "with lftp.csv", 5, offset=100)
+    port = command(shop)[2]
+    password = (shop.folder / "sftp/password").read_text()
+    connect = f"ssh -a -x -o UserKnownHostsFile={shop.folder}/sftp/known_hosts -o PreferredAuthentications=password"
+    script = f"set sftp:connect-program '{connect}'; set net:max-retries 2; put '{tmp_path}/with lftp.csv'; bye"
+    done = subprocess.run(
+        ["lftp", "-u", f"purge,{password}", "-p", port, "-e", script, "sftp://127.0.0.1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert wait_for(shop.folder / "sftp/files/results/with lftp.result.csv").count("purged") == 5
+
+
+def test_nothing_outside_its_folder_can_be_reached(shop, tmp_path):
+    (shop.folder / "sftp/files/way-out").symlink_to("/etc")
+    (shop.folder / "sftp/files/link.txt").symlink_to("/etc/passwd")
+    for path in (
+        "/etc/passwd",
+        "../host_key",
+        "../../secret_key",
+        "way-out/passwd",
+        "link.txt",
+        "/../../../etc/passwd",
+    ):
+        got = sftp(shop, f"get {path} {tmp_path}/got")
+        assert got.returncode != 0 and not (tmp_path / "got").exists(), path
+        assert sftp(shop, f"put {tmp_path.parent}/nothing {path}").returncode != 0
+    assert sftp(shop, "ln -s /etc/passwd mine").returncode != 0
+    assert not (shop.folder / "sftp/files/mine").exists()
+    for name in ("way-out", "link.txt"):
+        (shop.folder / "sftp/files" / name).unlink()
+
+
+def test_a_stranger_is_not_let_in_and_there_is_no_shell(shop, tmp_path):
+    key = tmp_path / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    printed = command(shop)
+    stranger = [str(key) if part.endswith("sender_key") else part for part in printed]
+    refused = subprocess.run(
+        [stranger[0], "-o", "BatchMode=yes", "-b", "-", *stranger[1:]],
+        input="ls\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert refused.returncode != 0 and "Permission denied" in refused.stderr
+    shell = ["ssh", "-p", printed[2], *printed[3:], "id"]
+    assert subprocess.run(shell, capture_output=True, timeout=60, stdin=subprocess.DEVNULL).returncode != 0
+
+
+def test_scp_says_that_it_went_well(shop, tmp_path):
+    (tmp_path / "note.txt").write_text("not a CSV")
+    printed = command(shop)
+    target = f"{printed[-1]}:note.txt"
+    done = subprocess.run(["scp", "-P", *printed[2:-1], tmp_path / "note.txt", target], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (shop.folder / "sftp/files/note.txt").read_text() == "not a CSV"
+
+
+def test_a_killed_server_and_a_killed_look_come_back(shop, tmp_path):
+    assert shop.kill("flask", "drop-server") and shop.kill("flask", "--pick-up")
+    some_file(shop, tmp_path / "after.csv", 7, offset=200)
+    until = time.monotonic() + 30
+    while sftp(shop, f"put {tmp_path}/after.csv").returncode:
+        assert time.monotonic() < until
+        time.sleep(0.3)
+    assert wait_for(shop.folder / "sftp/files/results/after.result.csv").count("purged") == 7
