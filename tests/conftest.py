@@ -138,7 +138,7 @@ def worker(app, redis_url):
 def shop(tmp_path_factory):
     """A started installation with 3,000 customers, one for a file of tests."""
     folder = tmp_path_factory.mktemp("shop")
-    instance = Instance(folder / "instance", CHUNK_SIZE="100")
+    instance = Instance(folder / "instance", CHUNK_SIZE="100", DROP_AGE_SECONDS="1")
     instance.flask("init-db", check=True)
     instance.flask("demo-data", "--customers", "3000", check=True)
     yield instance.start()
