@@ -15,6 +15,7 @@ from datetime import date
 from pathlib import Path
 
 from app import create_app
+from benchmark import drop
 from benchmark.customers import MISS, list_times, p95, search_times, single_purges, without_the_index
 from benchmark.yardsticks import like, one_by_one, raw_sql
 from purge import batches
@@ -55,6 +56,11 @@ def _measure(folder: Path) -> str:
     small = _river(base, folder / "work", files[CUSTOMERS // 100])
     _say("purging everybody …")
     large = _river(base, folder / "work", files[CUSTOMERS])
+    _say("dropped files …")
+    dropped = [
+        _dropped(base, folder / "work", *drop.split(files[ROWS], folder / "small")),
+        _dropped(base, folder / "work", files[CUSTOMERS]),
+    ]
     singles = []
     for _ in range(RUNS):
         singles += single_purges(_copy(base, folder / "work"), files[ROWS], CUSTOMERS)
@@ -65,7 +71,7 @@ def _measure(folder: Path) -> str:
     cleared = _clearing(_copy(base, folder / "work"))
     pages = _mapping_pages(_copy(base, folder / "work"))
     rivers = _river_lines(made, river, raw, loop, small, large, cleared, pages)
-    return _table(rivers + _customer_lines(river, indexless, searches, pages_of_list, singles))
+    return _table(rivers + _drop_lines(*dropped) + _customer_lines(river, indexless, searches, pages_of_list, singles))
 
 
 def _customer_lines(river, indexless, searches, pages, singles) -> list[tuple[str, str, str]]:
@@ -136,6 +142,22 @@ def _river_lines(made, river, raw, loop, small, large, cleared, pages) -> list[t
     ]
 
 
+def _drop_lines(small: dict, large: dict) -> list[tuple[str, str, str]]:
+    rate = small["files"] / small["seconds"]
+    return [
+        (
+            f"{small['files']:,} dropped files of {drop.SMALL_ROWS} rows, dropped to answered",
+            f"{small['seconds']:.0f} s, {rate:.1f} files a second, {small['peak']:.0f} MB",
+            "",
+        ),
+        (
+            f"one dropped file of {CUSTOMERS:,} rows, dropped to answered",
+            f"{large['seconds']:.0f} s, {large['peak']:.0f} MB",
+            "",
+        ),
+    ]
+
+
 def _table(measured: list[tuple[str, str, str]]) -> str:
     lines = [("", "measured", "wanted"), ("---", "---", "---"), *measured]
     machine = f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, SQLite embedded"
@@ -173,6 +195,11 @@ def _copy(base: Path, work: Path) -> Path:
 
 def _river(base: Path, work: Path, file: Path) -> dict:
     command = [sys.executable, "-m", "benchmark.river", str(_copy(base, work)), str(file)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=CHECKOUT).stdout)
+
+
+def _dropped(base: Path, work: Path, *files: Path) -> dict:
+    command = [sys.executable, "-m", "benchmark.drop", str(_copy(base, work)), *map(str, files)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=CHECKOUT).stdout)
 
 

@@ -27,7 +27,7 @@ def main(folder: str, file: str) -> dict:
         run, _ = _timed(batches.run, batch_id)
         db.session.expire_all()
         outcomes = batches.progress(batch).outcomes
-        told = {"upload": uploaded, "check": checked, "run": run, "peak": _peak(), "poll": _queries_of_a_poll(batch_id)}
+        told = {"upload": uploaded, "check": checked, "run": run, "peak": peak(), "poll": _queries_of_a_poll(batch_id)}
         assert sum(outcomes.values()) == batch.rows and batch.state is State.FINISHED
         return told | {"rows": batch.rows, "purged": outcomes["purged"]}
 
@@ -49,7 +49,7 @@ def _queries_of_a_poll(batch_id: int) -> int:
     return len(asked)
 
 
-def _peak() -> float:
+def peak() -> float:
     """The most memory this process ever had, in MB; getrusage would count its parent's too."""
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 

@@ -70,8 +70,11 @@ def _redis() -> tuple[bool, str, float]:
 
 def _workers() -> tuple[bool, str, float]:
     connection = queues.connect()
-    listening = {name: Worker.count(queue=queues.queue(connection, name)) for name in (queues.SINGLE, queues.BULK)}
-    words = f"{listening[queues.BULK]} for files, {listening[queues.SINGLE]} for one customer"
+    listening = {
+        name: Worker.count(queue=queues.queue(connection, name))
+        for name in (queues.SINGLE, queues.BULK, queues.PICK_UP)
+    }
+    words = f"{listening[queues.BULK]} for files, {listening[queues.SINGLE]} for one customer, {listening[queues.PICK_UP]} for SFTP"
     return all(listening.values()), words, min(listening.values())
 
 
