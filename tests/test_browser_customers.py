@@ -177,7 +177,7 @@ def test_the_search_bar_opens_pages_batches_and_customers_from_the_keyboard(open
     page.keyboard.press("Control+k")
     bar = page.get_by_role("combobox", name="Go to a page, a batch or a customer")
     expect(bar).to_be_focused()
-    expect(page.locator("#offers [role=option]")).to_have_count(5)
+    expect(page.locator("#offers [role=option]")).to_have_count(9)
     page.keyboard.type("Upload tags")
     page.keyboard.press("Enter")  # faster than the answer
     page.wait_for_url("**/settings/upload-tags")
