@@ -335,6 +335,20 @@ def test_a_paused_connection_is_not_looked_at(drop, connection):
     assert "results/people.result.csv" in names(drop)
 
 
+def test_what_was_picked_up_before_a_pause_does_not_run_by_itself(drop, connection):
+    add_customer("ann@people.com")
+    put(drop, "people.csv", "ann@people.com")
+    look(connection)
+    poll(connection)
+    pickup.pause(connection)
+    db.session.commit()
+    work()
+    assert db.session.scalar(select(Batch.state)) is State.READY and customers() == 1
+    pickup.resume(connection)
+    look_until_answered(connection)
+    assert answer(drop, "people.result.csv") == {"2": "purged"}
+
+
 def test_a_connection_that_fails_for_long_or_is_silent_for_long_is_marked(drop, connection, signed_in):
     browser = signed_in()
     assert "to look at" not in browser.get("/batches").text

@@ -92,7 +92,7 @@ def _steps(connection: SftpConnection, steps: list[Step]) -> Iterator[tuple[str,
 
 
 def pause(connection: SftpConnection) -> None:
-    """No look is begun until it is resumed; batches that are there go on."""
+    """No look is begun and no batch goes on by itself until it is resumed; one that runs already goes on."""
     connection.paused_at = now()
 
 

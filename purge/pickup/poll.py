@@ -64,6 +64,7 @@ def let_run() -> list[Batch]:
         .join(DroppedFile, DroppedFile.batch_id == Batch.id)
         .join(SftpConnection, SftpConnection.id == DroppedFile.connection_id)
         .where(Batch.state == State.READY, ~Batch.is_dry, Batch.planned <= SftpConnection.runs_up_to)
+        .where(SftpConnection.paused_at.is_(None))  # whoever pauses may have seen the wrong file come in
     )
     with reading():
         found = db.session.scalars(waiting).all()
