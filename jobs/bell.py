@@ -34,7 +34,9 @@ def _ring(batch: Batch, leaving: str | None) -> None:
     with reading():  # what was committed is read again, and waits for no writer
         connection = queues.connect()
         queue = queues.queue(connection, queues.SINGLE if batch.door is Door.FORM else queues.BULK)
-        task = RINGS[batch.state]
+        task = RINGS.get(batch.state)
+        if task is None:  # it has ended meanwhile
+            return
         wanted = 1
         if task == "run_batch":
             # An emptied Redis has forgotten its workers; they are there all the same.

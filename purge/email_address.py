@@ -80,6 +80,13 @@ def read(text: str) -> tuple[str | None, Problem | None]:
     return f"{valid.local_part.translate(_LOWER)}@{valid.ascii_domain}", None
 
 
+def bare(pasted: str) -> str:
+    """An address without what mail programs and chats put around it; for looking somebody up, and not for a file."""
+    visible = "".join(c for c in pasted if unicodedata.category(c) != "Cf").strip(" \t\r\n.,;")
+    inside = re.search(r"<([^<>]*)>\Z", visible)
+    return re.sub(r"\Amailto:", "", inside[1] if inside else visible, flags=re.IGNORECASE).strip()
+
+
 def _problem(text: str) -> Problem:
     """The first thing a person would mend."""
     local, _, domain = text.rpartition("@")

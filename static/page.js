@@ -39,17 +39,28 @@
     menu.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && menu.open) { close(); menu.querySelector("summary").focus(); }
     });
+    menu.addEventListener("focusout", (event) => { if (event.relatedTarget && !menu.contains(event.relatedTarget)) close(); });
   }
 
   const dialog = document.getElementById("dialog");
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id === "dialog-place" && !dialog.open) {
+      if (!document.getElementById("purge")) { location.reload(); return; } // purged meanwhile: the page says when
       document.querySelector("[data-menu]").open = false;
       document.querySelector("[data-menu] summary").focus(); // where the focus returns to when the dialog closes
       dialog.showModal();
     }
   });
-  document.addEventListener("htmx:afterSettle", (event) => { if (event.target.id === "main") event.target.focus(); });
+  // What was swapped away had the focus, so it goes to where the new content begins.
+  document.addEventListener("htmx:afterSettle", (event) => {
+    if (event.target.id === "main") event.target.focus();
+    if (event.target.matches(".section")) event.target.querySelector("h2").focus();
+    if (event.target.id === "found" && document.activeElement === document.body) {
+      const told = document.getElementById("told");
+      told.focus({ preventScroll: true });
+      told.scrollIntoView({ block: "start" });
+    }
+  });
   document.addEventListener("click", (event) => {
     const keep = event.target.closest("[data-close]");
     if (keep && dialog && dialog.open && dialog.contains(keep)) { event.preventDefault(); dialog.close(); }
@@ -58,7 +69,15 @@
     if (event.persisted) location.reload(); // the back button must show what is so now
   });
 
+  // Coming back to a page that was asked for with a term must not ask the browser to send the term again.
+  if (document.querySelector("[data-posted]")) history.replaceState(null, "", location.href);
+
   const trouble = document.getElementById("trouble");
-  for (const type of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) document.addEventListener(type, () => { trouble.hidden = false; });
+  for (const type of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) document.addEventListener(type, (event) => {
+    const repeats = (event.target.getAttribute("hx-trigger") || "").startsWith("every");
+    trouble.textContent = trouble.dataset[repeats ? "repeats" : "once"];
+    (dialog && dialog.open ? dialog : document.body).append(trouble); // what is outside an open dialog is out of reach
+    trouble.hidden = false;
+  });
   document.addEventListener("htmx:afterSwap", () => { trouble.hidden = true; });
 })();

@@ -5,6 +5,7 @@
   const input = form.querySelector("input[role=combobox]");
   const list = form.querySelector("[role=listbox]");
   let enterWaits = false; // pressed before the answer to what was typed had come
+  let dismissed = false; // by Escape: an answer that comes late must not open the list again
 
   const offers = () => [...list.querySelectorAll("[role=option]")];
   const active = () => offers().findIndex((offer) => offer.getAttribute("aria-selected") === "true");
@@ -32,14 +33,16 @@
       input.select();
     }
   });
-  input.addEventListener("focus", () => { if (window.htmx) window.htmx.trigger(input, "open"); });
-  input.addEventListener("input", () => { enterWaits = false; });
+  input.addEventListener("focus", () => { dismissed = false; if (window.htmx) window.htmx.trigger(input, "open"); });
+  input.addEventListener("input", () => { enterWaits = dismissed = false; });
   input.addEventListener("keydown", (event) => {
     const all = offers();
-    if (event.key === "Escape") { show(false); input.value = ""; return; }
+    if (event.key === "Escape") { enterWaits = false; dismissed = true; show(false); input.value = ""; return; }
     if (event.key === "Enter" && window.htmx) {
       event.preventDefault();
-      if (answers()) choose(); else enterWaits = true;
+      if (!list.hidden && answers()) choose();
+      else enterWaits = input.value.trim() !== "";
+      if (enterWaits && answers()) window.htmx.trigger(input, "open");
       return;
     }
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -49,9 +52,11 @@
     else select((active() + step + all.length) % all.length);
   });
   list.addEventListener("htmx:afterSwap", () => {
-    show(form.contains(document.activeElement));
+    show(!dismissed && form.contains(document.activeElement));
     if (enterWaits && answers()) { enterWaits = false; choose(); }
   });
-  document.addEventListener("focusin", (event) => { if (!form.contains(event.target)) show(false); });
-  document.addEventListener("click", (event) => { if (!form.contains(event.target)) show(false); });
+  for (const type of ["htmx:sendError", "htmx:responseError"]) input.addEventListener(type, () => { enterWaits = false; });
+  for (const type of ["focusin", "click"]) document.addEventListener(type, (event) => {
+    if (!form.contains(event.target)) { enterWaits = false; show(false); }
+  });
 })();

@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from pysqlite3 import dbapi2 as sqlite3
 
+from purge.customers import folding
 from tests.browser import check, press_on
 
 
@@ -31,11 +32,11 @@ def test_typing_finds_and_nothing_typed_reaches_address_history_or_storage(open_
     before = page.evaluate("() => history.length")
     page.locator("#term").press_sequentially("endy", delay=20)
     expect(page.locator("#found mark").first).to_have_text("endy")
-    expect(page.get_by_text("the best match first")).to_be_visible()
+    expect(page.get_by_role("status")).to_have_text("The first 50 customers, the best match first")
     page.select_option("select[name=emails]", "off")
     expect(page.locator("tbody tr").first.locator("td").nth(2)).to_have_text("no")
     page.fill("#term", "nobodycalledthis")
-    expect(page.get_by_text("Nobody found")).to_be_visible()
+    expect(page.get_by_role("heading", name="Nobody found")).to_be_visible()
     assert page.url.endswith("/customers") and page.evaluate("() => history.length") == before
     assert not re.search("endy|nobodycalled", kept(page))
 
@@ -67,8 +68,10 @@ def test_the_pages_are_turned_in_place(open_page):
     page.goto("/customers")
     page.wait_for_load_state("networkidle")
     first = page.locator("tbody a").first.inner_text()
-    page.get_by_role("button", name="Last").click()
+    page.get_by_role("button", name="Last").press("Enter")
     expect(page.get_by_role("button", name="Next")).to_have_count(0)
+    expect(page.locator("#told")).to_be_focused()
+    expect(page.locator("#told")).to_be_in_viewport()
     page.get_by_role("button", name="Previous").click()
     expect(page.get_by_role("button", name="Next")).to_be_visible()
     page.get_by_role("button", name="First").click()
@@ -109,7 +112,7 @@ def test_purged_in_a_dialog_followed_live_and_nowhere_afterwards(open_page, pers
     page.goto("/customers")
     page.wait_for_load_state("networkidle")
     page.fill("#term", email)
-    expect(page.get_by_text("Nobody found")).to_be_visible()
+    expect(page.get_by_role("heading", name="Nobody found")).to_be_visible()
     page.goto("/was-this-person-purged")
     page.fill("#address", email)
     page.get_by_role("button", name="Look it up").click()
@@ -198,7 +201,7 @@ def test_the_search_bar_opens_pages_batches_and_customers_from_the_keyboard(open
     page.wait_for_load_state("networkidle")
     page.keyboard.press("Control+k")
     page.keyboard.type("gdpr")
-    expect(page.locator("#offers [role=option]")).to_have_count(3)
+    expect(page.locator("#offers [role=option]")).to_have_count(4)
     page.keyboard.press("ArrowDown")
     chosen = page.locator("#offers [aria-selected=true]")
     expect(chosen).to_have_text(re.compile("purged|Upload"))
@@ -207,6 +210,112 @@ def test_the_search_bar_opens_pages_batches_and_customers_from_the_keyboard(open
     expect(chosen).to_contain_text("Find customer")
     page.keyboard.press("Escape")
     expect(page.locator("#offers")).to_be_hidden()
+
+
+def test_enter_in_the_search_bar_never_jumps_later_by_itself(open_page):
+    page = open_page()
+    page.wait_for_load_state("networkidle")
+    for keys in (["x", "Escape", "Enter"], ["Escape", "Enter"]):
+        page.keyboard.press("Control+k")
+        for key in keys:
+            page.keyboard.press(key)
+        page.get_by_role("heading", level=1).click()
+        page.keyboard.press("Control+k")
+        expect(page.locator("#offers [role=option]")).to_have_count(9)
+        page.wait_for_timeout(300)
+        assert page.url.endswith("/batches")
+    page.route("**/search/offers", lambda route: route.abort())
+    page.keyboard.type("upload tags")
+    page.keyboard.press("Enter")
+    expect(page.locator("#trouble")).to_be_visible()
+    page.unroute("**/search/offers")
+    page.get_by_role("heading", level=1).click()
+    page.keyboard.press("Control+k")
+    page.wait_for_timeout(500)
+    assert page.url.endswith("/batches")
+
+
+def test_the_dialog_of_somebody_purged_meanwhile_is_the_page_that_says_so(open_page, person):
+    page, other = open_page(), open_page()
+    for one in (page, other):
+        one.goto(f"/customers/{person[0]}")
+        one.wait_for_load_state("networkidle")
+        one.get_by_text("Actions").click()
+    other.get_by_role("link", name="Purge …").click()
+    other.get_by_role("button", name="Permanently delete").click()
+    expect(other.get_by_text("was permanently deleted")).to_be_visible()
+    page.get_by_role("link", name="Purge …").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("This customer was purged")
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_a_server_that_does_not_answer_the_dialog_is_told_inside_it_and_a_second_try_works(open_page, person):
+    page = open_page()
+    page.goto(f"/customers/{person[0]}")
+    page.wait_for_load_state("networkidle")
+    page.get_by_text("Actions").click()
+    page.get_by_role("link", name="Purge …").click()
+    page.route("**/purge", lambda route: route.abort())
+    page.get_by_role("button", name="Permanently delete").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("Please try again")
+    page.unroute("**/purge")
+    page.get_by_role("button", name="Permanently delete").click()
+    expect(page.get_by_text("was permanently deleted")).to_be_visible()
+
+
+def test_a_refused_confirmation_stays_in_the_dialog(open_page, person):
+    page = open_page()
+    page.goto(f"/customers/{person[0]}")
+    page.wait_for_load_state("networkidle")
+    page.get_by_text("Actions").click()
+    page.get_by_role("link", name="Purge …").click()
+    page.evaluate("() => { document.querySelector('#purge [name=plan]').value = 'another' }")
+    page.get_by_label("Reason").select_option("privacy_request")
+    page.get_by_role("button", name="Permanently delete").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("alert")).to_contain_text("has changed since you looked")
+    expect(dialog.get_by_label("Reason")).to_have_value("privacy_request")
+    page.get_by_role("button", name="Permanently delete").click()
+    expect(page.get_by_text("was permanently deleted")).to_be_visible()
+
+
+def test_going_back_to_a_search_from_the_bar_asks_for_nothing_again(open_page):
+    page = open_page()
+    page.wait_for_load_state("networkidle")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("wend")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/customers")
+    page.wait_for_load_state("networkidle")
+    page.locator("tbody a").first.click()
+    page.wait_for_url(re.compile(r"/customers/\d+$"))
+    asked = []
+    page.on("request", lambda request: asked.append(request.method) if request.is_navigation_request() else None)
+    page.go_back()
+    page.wait_for_load_state("networkidle")
+    assert asked == ["GET"] and page.locator("#term").input_value() == ""
+
+
+def test_very_long_names_fit_a_small_screen(shop, open_page):
+    long = "W" * 100
+    with sqlite3.connect(shop.folder / "purge.db", timeout=60) as database:
+        for name, arguments in (("search_text", -1), ("sort_text", -1)):
+            database.create_function(name, arguments, getattr(folding, name), deterministic=True)
+        id = database.execute(
+            "INSERT INTO customer (email, email_key, first_name, surname, created_at, receives_emails)"
+            " VALUES (?, ?, ?, ?, '2026-01-01 00:00:00.000000', 1) RETURNING id",
+            (f"{long}@people.com", f"{long.lower()}@people.com", long, long),
+        ).fetchone()[0]
+    page = open_page(viewport={"width": 320, "height": 700})
+    for path in (f"/customers/{id}", f"/customers/{id}/purge"):
+        page.goto(path)
+        check(page, path)
+    page.goto(f"/customers/{id}")
+    page.wait_for_load_state("networkidle")
+    page.get_by_text("Actions").click()
+    page.get_by_role("link", name="Purge …").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert page.evaluate("() => { const d = document.querySelector('dialog'); return d.scrollWidth <= d.clientWidth }")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -218,7 +327,7 @@ def test_axe_finds_nothing_on_the_customers_pages(open_page, person, scheme):
     expect(page.locator("#found mark").first).to_be_visible()
     check(page, "found")
     page.fill("#term", "nobodycalledthis")
-    expect(page.get_by_text("Nobody found")).to_be_visible()
+    expect(page.get_by_role("heading", name="Nobody found")).to_be_visible()
     check(page, "nobody")
     for path in (f"/customers/{person[0]}", f"/customers/{person[0]}/sections/orders", f"/customers/{person[0]}/purge"):
         page.goto(path)

@@ -7,6 +7,8 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import event, func, insert, select, update
 
+from jobs import queue
+from jobs.bell import ring
 from purge import batches
 from purge.batches import Batch, Door, Ground, NotPossible, Outcome, State
 from purge.customers.profile import ROWS
@@ -40,6 +42,11 @@ def confirm(browser, person: int, **fields):
     url = f"/customers/{person}/purge"
     plan = re.search(r'name="plan" value="(\w+)"', browser.get(url).text)[1]
     return browser.post(url, {"plan": plan, **fields}, page=url)
+
+
+def words(answer) -> str:
+    """What a page says, without its tags."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"</?bdi>", "", answer.text)))
 
 
 def only_batch() -> Batch:
@@ -83,11 +90,30 @@ def test_the_pages_of_the_list_lead_on_and_back(app, signed_in):
     assert "a119@" in last and "a050@" not in last
 
 
-@pytest.mark.parametrize("page", ["next|x|y", "next|1|no moment", "last|1", "||", "next|99999999999999999999|a"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "next|x|y",
+        "next|1|no moment",
+        "last|1",
+        "||",
+        "next|99999999999999999999|a",
+        "next|1|0001-01-01T00:00:00+23:59",
+        "next|1|9999-12-31T23:59:59-23:59",
+        f"next|{'9' * 5_000}|x",
+        "next|1|2",
+        "previous|1|9",
+    ],
+)
 def test_a_page_of_another_order_or_of_nobodys_does_no_harm(ann, signed_in, page):
     browser = signed_in()
     for asked in ({"page": page}, {"page": page, "term": "a"}):
         assert browser.post("/customers/found", asked, page="/customers").status_code == 200
+
+
+def test_a_page_whose_people_are_gone_meanwhile_is_the_first_one_again(ann, signed_in):
+    for asked in ({"sort": "email", "page": "next|9|zzz"}, {"term": "ann", "page": "next|0|2"}):
+        assert f"/customers/{ann}" in signed_in().post("/customers/found", asked, page="/customers").text
 
 
 @pytest.mark.parametrize(
@@ -121,7 +147,7 @@ def test_the_profile_shows_everything_that_hangs_on_a_customer_and_names_nobody_
         assert words in page
     for words in ("mark-slug", "mark-subject", "mark-kind", "mark-ip", "mark-comment", "mark-coupon_code", "mark-name"):
         assert words in page
-    assert f'<a href="/customers/{ben}">Ben Low</a>' in page
+    assert f'<a href="/customers/{ben}"><bdi>Ben Low</bdi></a>' in page
     assert "<title>Customer · Purge</title>" in page and "Actions" not in page
     assert "referrer and friend" in page and "<dd>friend</dd>" in signed_in().get(f"/customers/{ben}").text
 
@@ -147,7 +173,11 @@ def test_emails_are_turned_off_and_on_by_operators_only(ann, signed_in):
     for turned, on in (("off", False), ("off", False), ("on", True)):
         assert operator.post(url, {"emails": turned}, page=page).location == page
         assert db.session.scalar(select(Customer.receives_emails)) is on
-        assert f"Turn emails {'off' if on else 'on'}" in operator.get(page).text
+        shown = operator.get(page).text
+        assert f"Turn emails {'off' if on else 'on'}" in shown and f"E-mails are {turned} now." in shown
+    for nonsense in ({}, {"emails": "maybe"}):
+        assert operator.post(url, nonsense, page=page).status_code == 400
+    assert db.session.scalar(select(Customer.receives_emails))
 
 
 def test_the_preview_names_the_person_and_counts_what_goes_and_what_stays(ann, signed_in):
@@ -158,19 +188,41 @@ def test_the_preview_names_the_person_and_counts_what_goes_and_what_stays(ann, s
         order = {"customer_id": ann, "total": Decimal(5), "currency": "GBP", "ordered_at": WHEN}
         db.session.execute(insert(Order), {**order, "order_number": f"N{number}"})
     db.session.commit()
-    page = re.sub(r"<[^>]+>|\s+", " ", signed_in().get(f"/customers/{ann}/purge").text)
-    page = re.sub(r"\s+", " ", page)
+    page = words(signed_in().get(f"/customers/{ann}/purge"))
     assert "Permanently delete Ann Ray?" in page and "9 orders stay, without a name" in page
     assert "2 rewards on their way are cancelled: £30.00 will not reach Ann" in page
     assert "Ben, with whom Ann shares a referral, keeps the reward for it." in page and "Cat" not in page
     assert "Turn emails off" in page
 
 
+def test_only_who_keeps_a_reward_is_said_to_and_each_friend_once(ann, signed_in):
+    ben, cat = add_customer("ben@people.com", first_name="Ben"), add_customer("cat@people.com", first_name="Cat")
+    dee = add_customer("dee@people.com")
+    refer(ann, ben, (ben, RewardStatus.CANCELLED))
+    for _ in range(2):
+        refer(ann, cat, (cat, RewardStatus.SENT))
+    refer(ann, dee, (dee, RewardStatus.PENDING))
+    page = words(signed_in().get(f"/customers/{ann}/purge"))
+    assert "Cat and 1 more friend, with whom Ann shares a referral, keep the reward for it." in page
+
+
+def test_names_that_are_missing_or_run_the_other_way_leave_our_sentences_whole(app, signed_in):
+    nobody = add_customer("a@people.com")
+    surname = add_customer("b@people.com", surname="Ray")
+    arabic = add_customer("c@people.com", first_name="\u202eمحمد")
+    db.session.commit()
+    browser = signed_in()
+    assert "Permanently delete this customer?" in words(browser.get(f"/customers/{nobody}/purge"))
+    assert "Permanently delete Ray Keep Ray" in words(browser.get(f"/customers/{surname}/purge"))
+    page = browser.get(f"/customers/{arabic}/purge").text
+    assert page.count("\u202e") == page.count("<bdi>\u202e") > 2
+
+
 def test_a_purge_is_confirmed_run_and_told_and_the_person_is_nowhere(ann, signed_in):
     browser = signed_in()
     answer = confirm(browser, ann, ground="privacy_request", asked_on="2026-01-31")
     batch = only_batch()
-    assert answer.status_code == 200 and "Ann’s data" in answer.text and "is being deleted" in answer.text
+    assert answer.status_code == 200 and "Ann’s data is being deleted" in words(answer)
     assert (batch.door, batch.ground, batch.asked_on) == (Door.FORM, Ground.PRIVACY_REQUEST, date(2026, 1, 31))
     assert f"/customers/purging/{batch.id}" in answer.text
     work(batches.run, batch)
@@ -238,10 +290,36 @@ def test_an_address_that_changes_before_the_job_runs_spares_the_customer(ann, si
     assert browser.get(f"/customers/{ann}").status_code == 200
 
 
-@pytest.mark.parametrize("asked_on", ["tomorrow", (date.today() + timedelta(days=3)).isoformat()])
+@pytest.mark.parametrize("asked_on", ["tomorrow", (date.today() + timedelta(days=3)).isoformat(), "0001-01-01"])
 def test_a_request_date_that_cannot_be_is_refused(ann, signed_in, asked_on):
-    assert confirm(signed_in(), ann, asked_on=asked_on).status_code == 422
+    refused = confirm(signed_in(), ann, asked_on=asked_on, ground="privacy_request")
+    assert refused.status_code == 422 and refused.headers["HX-Retarget"] == "#purge"
     assert db.session.scalar(select(func.count()).select_from(Batch)) == 0
+
+
+def test_a_refused_form_keeps_what_was_typed_and_its_due_date(ann, signed_in):
+    url = f"/customers/{ann}/purge"
+    browser = signed_in()
+    refused = browser.post(url, {"plan": "x", "ground": "privacy_request", "asked_on": "2026-10-31"}, page=url)
+    assert refused.status_code == 422 and "30 Nov 2026" in refused.text and 'value="2026-10-31"' in refused.text
+    assert confirm(browser, ann, ground="nonsense").status_code == 422
+
+
+def test_one_customer_cannot_be_paused_half_way(ann, signed_in):
+    browser = signed_in()
+    confirm(browser, ann)
+    batch_id = only_batch().id
+    assert "Pause" not in browser.get(f"/batches/{batch_id}/progress").text
+    browser.post(f"/batches/{batch_id}/pause", page=f"/batches/{batch_id}/progress")
+    assert only_batch().state is State.RUNNING
+
+
+def test_ringing_for_what_has_ended_meanwhile_does_nothing(ann, signed_in):
+    confirm(signed_in(), ann)
+    batch = only_batch()
+    work(batches.run, batch)
+    ring(batch)
+    assert not queue.queue(queue.connect(), queue.SINGLE).count or batch.state is State.FINISHED
 
 
 def test_a_viewer_cannot_purge(ann, signed_in):

@@ -22,7 +22,10 @@ def test_upload_tags_is_offered_first(app, signed_in, term):
 def test_pages_are_found_by_other_words(app, signed_in):
     browser = signed_in()
     assert {"Upload Tags", "Was this person purged?"} <= set(offered(browser, "gdpr"))
-    assert "Upload Tags" in offered(browser, "delete") and offered(browser, "proof")[0] == "Was this person purged?"
+    for term in ("delete", "gdpr", "purge"):
+        assert offered(browser, term)[:2] == ["Customers", "Upload Tags"], term
+    assert offered(browser, "delete customer")[0] == "Customers"
+    assert offered(browser, "proof")[0] == "Was this person purged?"
 
 
 def test_an_empty_bar_offers_every_page_and_no_customer(app, signed_in):

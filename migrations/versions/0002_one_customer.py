@@ -23,17 +23,16 @@ TEXT = (
 )
 ADD = "INSERT INTO customer_search (rowid, text) "
 REMOVE = "DELETE FROM customer_search WHERE rowid = "
-AGAIN = (
-    f"{REMOVE} new.customer_id; {ADD} SELECT id, {TEXT.format('customer')} FROM customer WHERE id = new.customer_id;"
-)
-# None when a link goes: it goes with its customer, and would have their entry written once more before that is removed.
+ANEW = f"{REMOVE} {{0}}.customer_id; {ADD} SELECT id, {TEXT.format('customer')} FROM customer WHERE id = {{0}}.customer_id;"
+OLD, NEW = ANEW.format("old"), ANEW.format("new")
 TRIGGERS = {
     "customer_is_found": f"AFTER INSERT ON customer BEGIN {ADD} VALUES (new.id, {TEXT.format('new')}); END",
     "customer_is_found_anew": "AFTER UPDATE OF first_name, surname, email, external_id ON customer "
     f"BEGIN {REMOVE} old.id; {ADD} VALUES (new.id, {TEXT.format('new')}); END",
     "customer_is_forgotten": f"AFTER DELETE ON customer BEGIN {REMOVE} old.id; END",
-    "share_link_is_found": f"AFTER INSERT ON share_link BEGIN {AGAIN} END",
-    "share_link_is_found_anew": f"AFTER UPDATE OF slug, customer_id ON share_link BEGIN {AGAIN} END",
+    "share_link_is_found": f"AFTER INSERT ON share_link BEGIN {NEW} END",
+    "share_link_is_found_anew": f"AFTER UPDATE OF slug, customer_id ON share_link BEGIN {OLD} {NEW} END",
+    "share_link_is_forgotten": f"AFTER DELETE ON share_link WHEN NOT is_erasing() BEGIN {OLD} END",
 }
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy import delete, update
 
 from purge.batches import upload
-from purge.batches.model import Batch, NotPossible, PurgeRequest, State
+from purge.batches.model import Batch, Door, NotPossible, PurgeRequest, State
 from purge.extensions import db, now
 
 TYPED_ABOVE = 10  # more customers than this: their number must be typed
@@ -23,8 +23,9 @@ def confirm(batch: Batch, shown: str, typed: str = "", user_id: int | None = Non
 
 
 def pause(batch: Batch) -> None:
-    """Chunks in hand are finished; no other is begun."""
-    _move(batch, (State.RUNNING,), State.PAUSED, "Only a running batch can be paused.")
+    """Chunks in hand are finished; no other is begun. One customer is gone in a moment: there is nothing to pause."""
+    sentence = "Only a running batch of more than one customer can be paused."
+    _move(batch, (State.RUNNING,), State.PAUSED, sentence, Batch.door != Door.FORM)
 
 
 def resume(batch: Batch) -> None:

@@ -34,6 +34,10 @@ class State(StrEnum):
     REFUSED = "refused"
     DISCARDED = "discarded"
 
+    @property
+    def words(self) -> str:
+        return {"uploaded": "waiting for its mapping", "ready": "waiting for a yes"}.get(self.value, self.value)
+
 
 class Outcome(StrEnum):
     PURGED = "purged"

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, exists, insert, sel
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from purge.batches.model import Batch, Chunk, ChunkState, Door, Outcome, PurgeRequest, Reason, State
+from purge.customers import search_index
 from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
 from purge.evidence.ledger import enter, fingerprinter
@@ -89,7 +90,8 @@ def _purge(connection: Connection, chunk: Row) -> dict:
     ]
     spared = {request.customer_id for request in (*gone, *changed)}
     going = [id for id in ids if id not in spared]
-    erased = erase(connection, read_map(db.metadata), going) if going else {}
+    with search_index.erasing():
+        erased = erase(connection, read_map(db.metadata), going) if going else {}
     _end(connection, chunk, Outcome.ALREADY_PURGED, Reason.GONE, gone)
     _end(connection, chunk, Outcome.CHANGED, Reason.ADDRESS_CHANGED, changed)
     _end(connection, chunk, Outcome.PURGED)

@@ -14,10 +14,11 @@ from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
 from purge.evidence.ledger import LedgerEntry, fingerprinter
 from purge.extensions import db, now
-from purge.models import Customer, Referral, Reward
+from purge.models import Customer, Referral, Reward, RewardStatus
 from purge.models.programme import ON_THEIR_WAY
 
 NAMED_FRIENDS = 3
+OLDEST_REQUEST = timedelta(days=3653)
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ def preview(customer: Customer) -> Preview:
     this = select(Customer.id).where(Customer.id == customer.id)
     falls = erasure.count(db.session.connection(), read_map(db.metadata), this)
     money = {currency: total for currency, total in db.session.execute(_on_their_way(customer))}
-    names = list(db.session.scalars(_rewarded_friends(customer)))
+    names = list(db.session.execute(_rewarded_friends(customer)).scalars())
     fingerprint = fingerprinter()(customer.email_key).hex()
     # The keyed fingerprint in it keeps the digest, which outlives the person, from telling the names.
     person = customer.id, fingerprint, customer.first_name, customer.surname, customer.external_id
     shown = json.dumps([person, falls, {key: str(money[key]) for key in sorted(money)}, names])
-    friends = [name or "a friend without a name" for name in names[:NAMED_FRIENDS]]
+    friends = list(filter(None, names))[:NAMED_FRIENDS]
     return Preview(in_words(falls), money, friends, len(names) - len(friends), sha256(shown.encode()).hexdigest())
 
 
@@ -56,6 +57,8 @@ def open_single(
     """A confirmed batch of this one customer, if `shown` is the digest of what a purge would do now; raises NotPossible."""
     if asked_on and asked_on > today() + timedelta(days=1):  # it is tomorrow somewhere
         raise NotPossible("The date of the request lies in the future.")
+    if asked_on and asked_on < today() - OLDEST_REQUEST:
+        raise NotPossible("The date of the request lies more than ten years back.")
     if preview(customer).digest != shown:
         raise NotPossible("Something of this customer has changed since you looked. Look again before you decide.")
     batch = Batch(
@@ -118,7 +121,8 @@ def _rewarded_friends(customer: Customer) -> Select:
     reward = exists().where(
         Reward.customer_id == Customer.id,
         Reward.referral_id == Referral.id,
+        Reward.status != RewardStatus.CANCELLED,
         Customer.id != customer.id,
     )
     pairs = select(Customer.first_name).join(Referral, referred | was_referred).where(reward)
-    return pairs.order_by(Referral.id)
+    return pairs.group_by(Customer.id).order_by(func.min(Referral.id))

@@ -1,6 +1,6 @@
 """Finding customers: by words, best match first, or listed in an order, a page at a time however long the list."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from enum import IntEnum, StrEnum
@@ -9,13 +9,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from purge.customers import search_index
-from purge.customers.folding import at_start, search_text, words
+from purge.customers.folding import SHORTEST_INSIDE, at_start, search_text, words
 from purge.extensions import db
 from purge.models import Customer, Referral, ShareLink
 
 PAGE = 50
-MOST_WORDS, LONGEST_WORD = 8, 100
-SHORTEST_INSIDE = 3  # characters: fewer are looked for at the beginning of a word only
+LONGEST_TERM = 300
+FEW = 1_000  # customers created between two dates: to look at each costs less than to follow an order or an index
+
+BACKWARDS = ("previous", "last")
+Cursor = tuple[str, str, int | None]  # a direction, a value and an id; None: from the end
 
 
 class Side(StrEnum):
@@ -60,7 +63,7 @@ class Match(IntEnum):
 
 @dataclass(frozen=True)
 class Asked:
-    """What somebody looks for. `page` is where a page begins, as `Found` says it: a direction, a value and an id."""
+    """What somebody looks for. `page` is where a page begins, as `Found` says it."""
 
     term: str = ""
     side: Side | None = None
@@ -68,11 +71,11 @@ class Asked:
     created_from: date | None = None
     created_to: date | None = None
     sort: Sort = Sort.NEWEST
-    page: tuple[str, str, int | None] | None = None
+    page: Cursor | None = None
 
     @property
     def words(self) -> list[str]:
-        return [word[:LONGEST_WORD] for word in words(self.term)[:MOST_WORDS]]
+        return words(self.term[:LONGEST_TERM])
 
     @property
     def is_filtered(self) -> bool:
@@ -87,8 +90,8 @@ class Found:
 
     customers: list[Customer]
     slugs: dict[int, list[str]] = field(default_factory=dict)
-    previous: tuple[str, str, int] | None = None
-    next: tuple[str, str, int] | None = None
+    previous: Cursor | None = None
+    next: Cursor | None = None
 
 
 def find(asked: Asked) -> Found:
@@ -112,31 +115,41 @@ def total() -> int:
 
 def _search(asked: Asked) -> Found:
     """Without a cursor, everything that matches is ranked at once when it fits on a page; a common term is read level by level."""
+    are_few = _are_few(asked)
     if asked.page is None:
-        everything = _matching(asked, _inside(asked.words), None, PAGE + 1)
+        everything = _matching(asked, _inside(asked.words), None, PAGE + 1, are_few)
         if len(everything) <= PAGE:
             slugs = _slugs(everything)
             return Found(sorted(everything, key=lambda one: (_match(one, slugs, asked.words), -one.id)), slugs)
-    start, before = (int(asked.page[1]), asked.page[2]) if asked.page else (Match.WHOLE, None)
-    found: list[tuple[Match, Customer]] = []
-    for match in Match:
-        if match >= start and len(found) <= PAGE:
-            rows = _matching(
-                asked, _exactly(match, asked.words), before if match == start else None, PAGE + 1 - len(found)
-            )
-            found += [(match, customer) for customer in rows]
-    customers = [customer for _, customer in found[:PAGE]]
-    more = ("next", str(int(found[PAGE - 1][0])), customers[-1].id) if len(found) > PAGE else None
-    return Found(customers, _slugs(customers), None, more)
+    direction, value, id = asked.page or ("next", str(int(Match.WHOLE)), None)
+    start, backwards = Match(int(value)), direction == "previous"
+    rows: list[tuple[Match, Customer]] = []
+    for match in reversed(Match) if backwards else Match:
+        if len(rows) <= PAGE and (match <= start if backwards else match >= start):
+            beyond = id if match == start else None
+            expression = _exactly(match, asked.words)
+            found = _matching(asked, expression, beyond, PAGE + 1 - len(rows), are_few, backwards)
+            rows += [(match, customer) for customer in found]
+    rows, previous, following = _page(asked, rows, lambda row: (str(int(row[0])), row[1].id))
+    customers = [customer for _, customer in rows]
+    return Found(customers, _slugs(customers), previous, following)
 
 
-def _matching(asked: Asked, expression: str, before: int | None, limit: int) -> list[Customer]:
-    """The newest customers whose index entries match, below the id `before`."""
-    entries = search_index.entries
-    wanted = select(Customer).join(entries, entries.c.rowid == Customer.id).where(search_index.matches(expression))
-    if before is not None:
-        wanted = wanted.where(entries.c.rowid < before)
-    return list(db.session.scalars(wanted.where(*_filters(asked)).order_by(entries.c.rowid.desc()).limit(limit)))
+def _matching(
+    asked: Asked, expression: str, beyond: int | None, limit: int, are_few: bool, backwards: bool = False
+) -> list[Customer]:
+    """Customers whose index entries match, the newest first from below the id `beyond`; backwards, the oldest from above it."""
+    entries, matches = search_index.entries, search_index.matches(expression)
+    wanted, id = select(Customer), entries.c.rowid
+    if are_few:
+        id = Customer.id + 0  # no index has this, so that SQLite goes by the dates
+        wanted = wanted.where(exists(select(1).select_from(entries).where(entries.c.rowid == Customer.id, matches)))
+    else:
+        wanted = wanted.join(entries, entries.c.rowid == Customer.id).where(matches)
+    if beyond is not None:
+        wanted = wanted.where(id > beyond if backwards else id < beyond)
+    order = id if backwards else id.desc()
+    return list(db.session.scalars(wanted.where(*_filters(asked)).order_by(order).limit(limit)))
 
 
 def _exactly(match: Match, wanted: list[str]) -> str:
@@ -187,26 +200,39 @@ def _slugs(customers: list[Customer]) -> dict[int, list[str]]:
 def _list(asked: Asked) -> Found:
     """A page is found by where it begins and not by counting, so the last costs what the first does."""
     _, key, falling = _SORTS[asked.sort]
+    is_moment = key is Customer.created_at
+    if not is_moment and _are_few(asked):
+        key = key.concat("")  # no index has this, so that SQLite goes by the dates
     direction, value, id = asked.page or ("next", None, None)
-    backwards = direction in ("previous", "last")
-    down = falling != backwards
+    down = falling != (direction in BACKWARDS)
     wanted = select(Customer, key.label("value")).where(*_filters(asked))
     if id is not None:
         wanted = wanted.where(
-            _beyond(key, datetime.fromisoformat(value) if key is Customer.created_at else value, id, down)
+            _beyond(key, datetime.fromisoformat(value).astimezone(UTC) if is_moment else value, id, down)
         )
     order = (key.desc(), Customer.id.desc()) if down else (key, Customer.id)
     rows = db.session.execute(wanted.order_by(*order).limit(PAGE + 1)).all()
+    rows, previous, following = _page(asked, rows, _place)
+    return Found([row.Customer for row in rows], previous=previous, next=following)
+
+
+def _are_few(asked: Asked) -> bool:
+    """Whether few were created between the dates asked for."""
+    created = _created(asked)
+    return bool(created) and len(db.session.scalars(select(Customer.id).where(*created).limit(FEW + 1)).all()) <= FEW
+
+
+def _page(asked: Asked, rows: list, place: Callable) -> tuple[list, Cursor | None, Cursor | None]:
+    """Of one row more than a page holds, if there is one: the page, and where the one before and the one after begin."""
+    direction = asked.page and asked.page[0]
+    backwards = direction in BACKWARDS
     more, rows = len(rows) > PAGE, rows[:PAGE]
     if backwards:
         rows.reverse()
-    before = more if backwards else asked.page is not None
+    before = more if backwards else direction is not None
     after = direction == "previous" if backwards else more
-    return Found(
-        [row.Customer for row in rows],
-        previous=_cursor("previous", rows[0]) if rows and before else None,
-        next=_cursor("next", rows[-1]) if rows and after else None,
-    )
+    previous = ("previous", *place(rows[0])) if rows and before else None
+    return rows, previous, ("next", *place(rows[-1])) if rows and after else None
 
 
 def _beyond(key, value, id: int, down: bool) -> ColumnElement[bool]:
@@ -216,9 +242,8 @@ def _beyond(key, value, id: int, down: bool) -> ColumnElement[bool]:
     return and_(key >= value, or_(key > value, Customer.id > id))
 
 
-def _cursor(direction: str, row) -> tuple[str, str, int]:
-    value = row.value.isoformat() if isinstance(row.value, datetime) else row.value
-    return direction, value, row.Customer.id
+def _place(row) -> tuple[str, int]:
+    return row.value.isoformat() if isinstance(row.value, datetime) else row.value, row.Customer.id
 
 
 def _filters(asked: Asked) -> list[ColumnElement[bool]]:
@@ -227,11 +252,16 @@ def _filters(asked: Asked) -> list[ColumnElement[bool]]:
     chosen = list(conditions.get(asked.side, []))
     if asked.receives_emails is not None:
         chosen.append(Customer.receives_emails.is_(asked.receives_emails))
+    return chosen + _created(asked)
+
+
+def _created(asked: Asked) -> list[ColumnElement[bool]]:
+    between = []
     if asked.created_from:
-        chosen.append(Customer.created_at >= datetime.combine(asked.created_from, time(), UTC))
+        between.append(Customer.created_at >= datetime.combine(asked.created_from, time(), UTC))
     if asked.created_to:
-        chosen.append(Customer.created_at <= datetime.combine(asked.created_to, time.max, UTC))
-    return chosen
+        between.append(Customer.created_at <= datetime.combine(asked.created_to, time.max, UTC))
+    return between
 
 
 def _has(link) -> ColumnElement[bool]:

@@ -5,12 +5,15 @@ from functools import cache
 
 # Letters that Unicode does not take apart and people type without their stroke or ligature.
 _LETTERS = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i", "ħ": "h"})
+# What keyboards and word processors put where another keyboard has ' and -.
+_MARKS = dict.fromkeys(map(ord, "‘’ʼʹ´′"), "'") | dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
+SHORTEST_INSIDE = 3  # characters: fewer are looked for at the beginning of a word only
 _PRIVATE, _PLANE = 0xF0000, 0xFFFE
 _CONTROLS = dict.fromkeys(range(32), " ")
 
 
 def fold(text: str) -> str:
-    """Lower case, no accents, no control characters; character by character, so that places can be traced back."""
+    """Lower case, no accents, nothing invisible; character by character, so that places can be traced back."""
     if text.isascii():
         return text.translate(_CONTROLS).lower()
     return "".join(map(_fold_character, text))
@@ -48,7 +51,8 @@ def spans(text: str, wanted: list[str]) -> list[tuple[int, int]]:
     for word in wanted:
         at = whole.find(word)
         while at >= 0:
-            covered |= {places[at + offset] for offset in range(len(word))}
+            if len(word) >= SHORTEST_INSIDE or at == 0 or whole[at - 1].isspace():
+                covered |= {places[at + offset] for offset in range(len(word))}
             at = whole.find(word, at + len(word))
     found: list[tuple[int, int]] = []
     for place in sorted(covered):
@@ -61,6 +65,11 @@ def spans(text: str, wanted: list[str]) -> list[tuple[int, int]]:
 
 @cache
 def _fold_character(character: str) -> str:
+    character = character.translate(_MARKS)
     apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
-    folded = "".join(piece for piece in apart if not unicodedata.combining(piece)).translate(_LETTERS)
-    return "".join(" " if unicodedata.category(piece) in ("Cc", "Cf", "Cs") else piece for piece in folded)
+    folded = "".join(
+        piece for piece in apart if not unicodedata.combining(piece) and unicodedata.category(piece) != "Cf"
+    )
+    return "".join(
+        " " if unicodedata.category(piece) in ("Cc", "Cs") else piece for piece in folded.translate(_LETTERS)
+    )

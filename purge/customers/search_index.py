@@ -4,12 +4,16 @@ The second migration makes it, with the triggers that keep it in the transaction
 is committed cannot be found any more.
 """
 
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from sqlalchemy import ColumnElement, Engine, bindparam, column, event, literal_column, table
 
 from purge.customers.folding import search_text, sort_text
 
 NAME = "customer_search"
 entries = table(NAME, column("rowid"))  # rowid: the customer's id
+_erasing: ContextVar[bool] = ContextVar("erasing", default=False)
 
 
 def prepare_sqlite(engine: Engine) -> None:
@@ -19,6 +23,17 @@ def prepare_sqlite(engine: Engine) -> None:
     def connect(connection, _record):
         connection.create_function("search_text", -1, search_text, deterministic=True)
         connection.create_function("sort_text", -1, sort_text, deterministic=True)
+        connection.create_function("is_erasing", 0, _erasing.get)
+
+
+@contextmanager
+def erasing():
+    """Customers go inside, whole: that a share link of theirs goes first is not written into an entry about to be removed."""
+    token = _erasing.set(True)
+    try:
+        yield
+    finally:
+        _erasing.reset(token)
 
 
 def matches(expression: str) -> ColumnElement[bool]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, LargeBinary, Select, insert, literal, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from purge import email_address
+from purge.email_address import Problem
 from purge.erasure.map import keep
 from purge.extensions import db, now
 
@@ -45,10 +46,13 @@ def known(connection: Connection, fingerprints: list[bytes]) -> set[bytes]:
     return set(connection.scalars(asked)) if fingerprints else set()
 
 
-def entries(address: str) -> list[LedgerEntry]:
-    """When the person with this address was purged, the last time first; nothing for a text that is no address."""
-    key, _problem = email_address.read(address)
-    if key is None:
-        return []
-    theirs = select(LedgerEntry).where(LedgerEntry.fingerprint == fingerprinter()(key))
-    return list(db.session.scalars(theirs.order_by(LedgerEntry.purged_at.desc())))
+def entries(typed: str) -> tuple[list[LedgerEntry], Problem | None]:
+    """When the person with this address was purged, the last time first; and what keeps the text from being an address.
+
+    A customer may have had an address that is none; then the text itself is all there is to go by.
+    """
+    bare = email_address.bare(typed)
+    key, problem = email_address.read(bare)
+    prints = [fingerprinter()(form) for form in ([key] if key else {bare, bare.lower()})]
+    theirs = select(LedgerEntry).where(LedgerEntry.fingerprint.in_(prints)).order_by(LedgerEntry.purged_at.desc())
+    return list(db.session.scalars(theirs)), problem

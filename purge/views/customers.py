@@ -1,9 +1,10 @@
 """Customers: found, listed, looked at, and one of them purged."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 
-from flask import Blueprint, abort, make_response, redirect, render_template, request, url_for
+from flask import Blueprint, abort, flash, make_response, redirect, render_template, request, url_for
 from flask_login import current_user
 
 from jobs.bell import ring
@@ -15,7 +16,10 @@ from purge.models import Customer
 
 blueprint = Blueprint("customers", __name__, url_prefix="/customers")
 
+LONGEST_ID = 19  # digits; a database has no longer number
 LONG = timedelta(seconds=5)  # a purge takes less when a worker is there
+# Where htmx puts a refusal: in the dialog if that is open, and else on the page.
+IN_PLACE = {"HX-Retarget": "#purge", "HX-Reselect": "#purge", "HX-Reswap": "outerHTML"}
 
 
 @blueprint.route("", methods=["GET", "POST"])
@@ -26,8 +30,8 @@ def every():
 
 @blueprint.post("/found")
 def found():
-    """The list's fragment, as somebody types."""
-    return render_template("customers/_found.html", **_found())
+    """The list's fragment, as somebody types, and in a line beside it what a screen reader says."""
+    return render_template("customers/found.html", **_found())
 
 
 @blueprint.get("/<int:customer_id>")
@@ -53,8 +57,12 @@ def section(customer_id: int, section: str):
 def emails(customer_id: int):
     """Turn a customer's e-mails off or on."""
     customer = _fetch(customer_id)
-    customers.turn_emails(customer, request.form.get("emails") == "on")
+    wanted = request.form.get("emails")
+    if wanted not in ("on", "off"):
+        abort(400)
+    customers.turn_emails(customer, wanted == "on")
     db.session.commit()
+    flash(f"E-mails are {wanted} now.")
     return redirect(url_for("customers.profile", customer_id=customer_id), 303)
 
 
@@ -78,7 +86,7 @@ def confirm_purge(customer_id: int):
         try:
             batch = _open(customer)
         except NotPossible as refusal:
-            return _purge(customer, str(refusal)), 422
+            return _purge(customer, str(refusal)), 422, IN_PLACE
     name, batch_id = customer.first_name or customer.surname, batch.id
     db.session.commit()
     ring(batch)
@@ -99,10 +107,7 @@ def purging(batch_id: int):
 @blueprint.get("/due")
 def due():
     """By when a request of this date must be answered."""
-    asked_on = _date(request.args.get("asked_on"))
-    has_due = request.args.get("ground") == Ground.PRIVACY_REQUEST and asked_on and asked_on.year < date.max.year
-    due_on = batches.due(asked_on) if has_due else None
-    return render_template("customers/_due.html", due_on=due_on, today=batches.today())
+    return render_template("customers/_due.html", due_on=_due_on(request.args), today=batches.today())
 
 
 def _found() -> dict:
@@ -112,6 +117,9 @@ def _found() -> dict:
     except (ValueError, OverflowError):  # a page of another order, or of nobody's
         asked = replace(asked, page=None)
         found = customers.find(asked)
+    if asked.page and not found.customers:  # who stood there has been purged
+        asked = replace(asked, page=None)
+        found = customers.find(asked)
     return {"asked": asked, "found": found, "sides": Side, "sorts": Sort}
 
 
@@ -119,7 +127,8 @@ def _asked() -> Asked:
     form = request.form
     direction, _, rest = form.get("page", "").partition("|")
     id, _, value = rest.partition("|")
-    page = ("last", "", None) if direction == "last" else (direction, value, int(id)) if id.isdecimal() else None
+    is_id = id.isdecimal() and len(id) < LONGEST_ID
+    page = ("last", "", None) if direction == "last" else (direction, value, int(id)) if is_id else None
     return Asked(
         term=form.get("term", ""),
         side=_one_of(Side, form.get("side")),
@@ -136,9 +145,10 @@ def _open(customer: Customer) -> Batch:
     asked_on = _date(form.get("asked_on"))
     if form.get("asked_on") and asked_on is None:
         raise NotPossible("The date of the request is no date.")
-    return batches.open_single(
-        customer, form.get("plan", ""), current_user.id, _one_of(Ground, form.get("ground")), asked_on
-    )
+    ground = _one_of(Ground, form.get("ground"))
+    if form.get("ground") and ground is None:
+        raise NotPossible("The reason is none of those offered.")
+    return batches.open_single(customer, form.get("plan", ""), current_user.id, ground, asked_on)
 
 
 def _purge(customer: Customer, refusal: str | None = None) -> str:
@@ -149,9 +159,15 @@ def _purge(customer: Customer, refusal: str | None = None) -> str:
         refusal=refusal,
         grounds=Ground,
         today=batches.today(),
-        due_on=None,
+        due_on=_due_on(request.form),
         form=request.form,
     )
+
+
+def _due_on(form: Mapping[str, str]) -> date | None:
+    asked_on = _date(form.get("asked_on"))
+    has_due = form.get("ground") == Ground.PRIVACY_REQUEST and asked_on and asked_on.year < date.max.year
+    return batches.due(asked_on) if has_due else None
 
 
 def _fetch(customer_id: int) -> Customer:

@@ -24,6 +24,7 @@ def register(app: Flask) -> None:
         money=money,
         name=name,
         marked=marked,
+        bdi=bdi,
     )
 
 
@@ -83,6 +84,11 @@ def money(amount: Decimal, currency: str) -> str:
 def name(customer: Customer) -> str:
     """How a customer is called here."""
     return " ".join(filter(None, (customer.first_name, customer.surname))) or "A customer without a name"
+
+
+def bdi(text: str) -> Markup:
+    """Somebody's own words inside ours: whichever way they are written, ours stay as they are."""
+    return Markup("<bdi>{}</bdi>").format(text)
 
 
 def marked(text: str, wanted: list[str]) -> Markup:

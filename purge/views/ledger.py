@@ -11,8 +11,9 @@ blueprint = Blueprint("ledger", __name__)
 
 @blueprint.route("/was-this-person-purged", methods=["GET", "POST"])
 def was_purged():
-    """The address travels in the form and is in no answer: what was typed is not shown again."""
-    asked = request.method == "POST"
-    entries = ledger.entries(request.form.get("address", "")) if asked else []
+    """The address travels in the form; it is shown again, for a slip to be seen, only while it is nobody's who was purged."""
+    typed = request.form.get("address", "").strip()
+    entries, problem = ledger.entries(typed) if typed else ([], None)
     doors = {entry.batch_id: db.session.get(Batch, entry.batch_id) for entry in entries}
-    return render_template("ledger/was_purged.html", asked=asked, entries=entries, doors=doors)
+    shown = {"typed": "" if entries else typed, "asked": bool(typed), "entries": entries, "doors": doors}
+    return render_template("ledger/was_purged.html", problem=problem, **shown), 422 if problem and not entries else 200

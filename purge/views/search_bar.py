@@ -32,17 +32,21 @@ class Offer:
 
 
 PAGES = (
-    Page("customers.every", "Customers", "people find search profile person data subject erase one"),
-    Page("batches.every", "Batches", "progress history purges results summary report jobs running"),
     Page(
-        "ledger.was_purged",
-        "Was this person purged?",
-        "look up a purge ledger proof evidence gdpr deleted record erased",
+        "customers.every",
+        "Customers",
+        "people find search profile person data subject erase one purge delete gdpr ccpa dsar",
     ),
     Page(
         "uploads.upload_tags",
         "Upload Tags",
-        "csv file import bulk purge delete gdpr ccpa erase settings tools many list",
+        "csv file import bulk purge delete gdpr ccpa dsar erase settings tools many list",
+    ),
+    Page("batches.every", "Batches", "progress history purges results summary report jobs running"),
+    Page(
+        "ledger.was_purged",
+        "Was this person purged?",
+        "look up a purge ledger proof evidence gdpr ccpa dsar deleted record erased",
     ),
     Page("connections.every", "SFTP connections", "server drop folder host key pick up schedule settings tools poll"),
     Page(
@@ -84,18 +88,23 @@ def _offers(term: str) -> list[Offer]:
 
 
 def _rank(page: Page, wanted: list[str]) -> int | None:
-    """0 for the very title, 1 for its beginning, 2 for words of it, 3 for other words; None where a word is in neither."""
+    """0 for the very title, 1 for its beginning, 2 for whole words, 3 for beginnings of the title's, 4 for any; None for no way there."""
     title, others = words(page.title), words(page.other_words)
-    if title[: len(wanted)] == wanted:
-        return 0
-    if " ".join(title).startswith(" ".join(wanted)):
-        return 1
-    if all(any(word.startswith(start) for word in title) for start in wanted):
-        return 2
-    return 3 if all(any(word.startswith(start) for word in title + others) for start in wanted) else None
+
+    def begin(some: list[str]) -> bool:
+        return all(any(word.startswith(start) for word in some) for start in wanted)
+
+    ways = (
+        title[: len(wanted)] == wanted,
+        " ".join(title).startswith(" ".join(wanted)),
+        set(wanted) <= {*title, *others},
+        begin(title),
+        begin(title + others),
+    )
+    return next((rank for rank, leads_there in enumerate(ways) if leads_there), None)
 
 
 def _batches(term: str) -> list[Offer]:
     number = re.fullmatch(r"(?:batch\s*)?#?(\d{1,9})", term, re.IGNORECASE)
     batch = db.session.get(Batch, int(number[1])) if number else None
-    return [Offer(f"Batch {batch.id}", batch.state.value, stage_url(batch))] if batch else []
+    return [Offer(f"Batch {batch.id}", batch.state.words, stage_url(batch))] if batch else []
