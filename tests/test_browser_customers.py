@@ -269,6 +269,7 @@ def test_a_refused_confirmation_stays_in_the_dialog(open_page, person):
     page.wait_for_load_state("networkidle")
     page.get_by_text("Actions").click()
     page.get_by_role("link", name="Purge …").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
     page.evaluate("() => { document.querySelector('#purge [name=plan]').value = 'another' }")
     page.get_by_label("Reason").select_option("privacy_request")
     page.get_by_role("button", name="Permanently delete").click()
