@@ -32,6 +32,7 @@ from purge.pickup import SftpConnection
 FIRST_ADMIN = "admin@localhost"
 STOP_SECONDS = 20
 LONGEST_PAUSE = 30
+PICK_UP_WORKERS = 2  # a server that is slow keeps one busy
 OWN_RUNS_UP_TO = 1_000  # customers a dropped file deletes with nobody's yes; more wait for one
 
 
@@ -198,7 +199,8 @@ def _children(config: dict, drop_port: int) -> list[Child]:
     gunicorn = [sys.executable, "-m", "gunicorn", "app:create_app()", *web.split(), f"{config['INSTANCE_PATH']}/tmp"]
     workers = [Child(f"worker-{number}", [*flask, "worker"]) for number in range(1, config["WORKERS"] + 1)]
     workers.append(Child("worker-single", [*flask, "worker", "--single"]))
-    workers.append(Child("worker-pick-up", [*flask, "worker", "--pick-up"]))
+    for number in range(1, PICK_UP_WORKERS + 1):
+        workers.append(Child(f"worker-pick-up-{number}", [*flask, "worker", "--pick-up"]))
     drop = Child("drop-server", [*flask, "drop-server", "--port", str(drop_port)])
     return [Child("web", gunicorn), *workers, drop, Child("schedule", [*flask, "schedule"])]
 

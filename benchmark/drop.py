@@ -44,7 +44,6 @@ def main(folder: str, *files: str) -> dict:
         while any(place.files.glob("*.csv")) or any(place.files.glob(".*.claimed")):
             pickup.poll(connection_id, opened=lambda batch: None)
             for state, act in ((State.CHECKING, batches.check), (State.RUNNING, batches.run)):
-                pickup.let_run()
                 waiting = db.session.scalars(db.select(Batch.id).where(Batch.state == state)).all()
                 db.session.rollback()
                 for batch_id in waiting:

@@ -1,11 +1,13 @@
 """An SFTP server of our own, for everything on one machine: a folder to drop files in, and nothing outside it."""
 
+import errno
 import hmac
 import logging
 import os
 import secrets
 import socket
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ USERNAME = "purge"
 MOST_CONNECTIONS = 30
 LOGIN_SECONDS = 30
 IDLE_SECONDS = 900
+WRONG_PASSWORD_SECONDS = 1
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,10 @@ def _attend(link: socket.socket, host_key: paramiko.PKey, place: Place, places: 
         transport.add_server_key(host_key)
         transport.set_subsystem_handler("sftp", Sftp, files, place.files)
         transport.auth_timeout = LOGIN_SECONDS
-        transport.start_server(server=Door(place))
+        door = Door(place)
+        transport.start_server(server=door)
         channel = transport.accept(LOGIN_SECONDS)
-        if channel is not None:
+        if channel is not None and door.serves.wait(LOGIN_SECONDS):
             channel.settimeout(IDLE_SECONDS)
             transport.join()
     except (paramiko.SSHException, EOFError, OSError) as error:
@@ -107,13 +111,23 @@ class Door(paramiko.ServerInterface):
 
     def __init__(self, place: Place):
         self.place = place
+        self.serves = threading.Event()  # whoever signs in and asks for nothing keeps a place from others
+
+    def check_channel_subsystem_request(self, channel, name):
+        begun = super().check_channel_subsystem_request(channel, name)
+        if begun:
+            self.serves.set()
+        return begun
 
     def get_allowed_auths(self, username):
         return "publickey,password"
 
     def check_auth_password(self, username, password):
         is_right = hmac.compare_digest(password.encode(), self.place.password().encode())
-        return paramiko.AUTH_SUCCESSFUL if is_right and username == USERNAME else paramiko.AUTH_FAILED
+        if is_right and username == USERNAME:
+            return paramiko.AUTH_SUCCESSFUL
+        time.sleep(WRONG_PASSWORD_SECONDS)
+        return paramiko.AUTH_FAILED
 
     def check_auth_publickey(self, username, key):
         with suppress(OSError):
@@ -194,6 +208,8 @@ class Files(paramiko.SFTPServerInterface):
 
 
 def _open(file: Path, flags: int) -> paramiko.SFTPHandle:
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder")
     descriptor = os.open(file, flags | os.O_NOFOLLOW, 0o600)
     kind = {os.O_WRONLY: "wb", os.O_RDWR: "r+b"}.get(flags & os.O_ACCMODE, "rb")
     if flags & os.O_APPEND and kind == "wb":
@@ -210,7 +226,8 @@ def _set(file: Path | int, attributes: paramiko.SFTPAttributes) -> None:
     if attributes.st_size is not None:
         os.truncate(file, attributes.st_size)
     if attributes.st_mtime is not None:
-        os.utime(file, (attributes.st_atime, attributes.st_mtime))
+        accessed = attributes.st_mtime if attributes.st_atime is None else attributes.st_atime
+        os.utime(file, (accessed, attributes.st_mtime))
 
 
 def _rename_to_a_free_name(file: Path, other: Path) -> None:

@@ -59,9 +59,7 @@ def sweep() -> None:
 
 
 def look_at_drops() -> None:
-    """Let dropped files run that may run with nobody's yes, and ring for the looks that are due."""
-    for batch in pickup.let_run():
-        ring(batch)
+    """Ring for the looks that are due."""
     for connection_id in pickup.due():
         ring_poll(connection_id)
 

@@ -29,5 +29,6 @@ def run_batch(batch_id: int) -> None:
 
 
 def poll_connection(connection_id: int) -> None:
-    """Look once into a connection's folder."""
-    pickup.poll(connection_id, opened=ring, keep_going=lambda: not stopping.is_set())
+    """Look once into a connection's folder, unless another look has ended since the bell was rung."""
+    if connection_id in pickup.due():
+        pickup.poll(connection_id, opened=ring, keep_going=lambda: not stopping.is_set())

@@ -62,7 +62,7 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         # Rewriting the database's file holds up whoever writes, so it waits until nothing has been purged for so long.
         "CLEAR_AFTER_SECONDS": _number(environ, "CLEAR_AFTER_SECONDS", 30),
         # A dropped file is taken once it has stood unchanged for so long: a slow upload may rest.
-        "DROP_AGE_SECONDS": _number(environ, "DROP_AGE_SECONDS", 10),
+        "DROP_AGE_SECONDS": _number(environ, "DROP_AGE_SECONDS", 30),
         # Of the SFTP server that `make run` brings; when it is taken, any free one.
         "DROP_PORT": _number(environ, "DROP_PORT", 5022, most=65_535),
         # A form may be as large as the file it brings, and no larger; everything else in it is small.

@@ -228,7 +228,6 @@ with app.app_context():
     for _ in range(4):
         pickup.poll(1, opened=lambda batch: None)
         for state, act in ((State.CHECKING, batches.check), (State.RUNNING, batches.run)):
-            pickup.let_run()
             ids = db.session.scalars(db.select(Batch.id).where(Batch.state == state)).all()
             db.session.rollback()
             for id in ids:

@@ -51,4 +51,9 @@ def seen_before(batch: Batch) -> Batch | None:
 def masked(file_name: str) -> str:
     """A file's own name, without its folder and without anything that looks like an address."""
     name = re.split(r"[/\\]", file_name)[-1]
-    return re.sub(r"[^\s@]+@[^\s@]+(?=\.csv$)|[^\s@]+@[^\s@]+", "…", "".join(c for c in name if c.isprintable()))[:200]
+    return re.sub(
+        r"[^\s@]+@[^\s@]+(?=\.csv$)|[^\s@]+@[^\s@]+",
+        "…",
+        "".join(c for c in name if c.isprintable()),
+        flags=re.IGNORECASE,
+    )[:200]

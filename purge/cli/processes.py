@@ -19,7 +19,9 @@ from purge.config import LOOPBACK
 @click.option(
     "--single", is_flag=True, help="Only purges of one customer, so that none waits until a file's turn ends."
 )
-@click.option("--pick-up", is_flag=True, help="Only looks at SFTP servers, so that one that hangs holds up no purge.")
+@click.option(
+    "--pick-up", is_flag=True, help="Looks at SFTP servers. No other worker does: one that hangs holds up no purge."
+)
 @with_appcontext
 def worker(single: bool, pick_up: bool) -> None:
     """Check and carry out batches, until told to stop.
@@ -28,7 +30,7 @@ def worker(single: bool, pick_up: bool) -> None:
     Ctrl-C or SIGTERM finishes the chunk in hand and leaves the rest to others.
     """
     only = [name for name, wanted in ((queue.SINGLE, single), (queue.PICK_UP, pick_up)) if wanted]
-    queue.work(*(only or [queue.SINGLE, queue.BULK, queue.PICK_UP]))
+    queue.work(*(only or [queue.SINGLE, queue.BULK]))
 
 
 @click.command()

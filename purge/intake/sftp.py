@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from paramiko.sftp import CMD_CLOSE, CMD_HANDLE, CMD_NAME, CMD_OPENDIR, CMD_READDIR
 
-CONNECT_SECONDS, WAIT_SECONDS, READ_SECONDS = 10, 30, 900
+CONNECT_SECONDS, WAIT_SECONDS = 10, 30
+SLOWEST = 100_000  # bytes a second: a server that is slower keeps others waiting, and is taken for one that hangs
+LEAST_RSA_BITS = 2_048
 BLOCK_BYTES = 256 * 1024
 REQUESTS_AHEAD = 64
 KEY_KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
@@ -24,6 +28,14 @@ _HOST_KEY_TYPES = (
     ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
     ("rsa-sha2-512", "rsa-sha2-256"),
 )
+_LOCKED = "This private key is locked with a passphrase. Nobody is there to type it in."
+_PUBLIC = "This is the public key. The private one is in the file of the same name without “.pub”."
+_NO_PRIVATE_KEYS = {
+    "ssh-": _PUBLIC,
+    "ecdsa-": _PUBLIC,
+    "-----BEGIN ENCRYPTED PRIVATE KEY": _LOCKED,
+    "PuTTY-User-Key-File": "This is PuTTY’s own kind of file. Convert it: puttygen key.ppk -O private-openssh -o key",
+}
 _WEAK = {
     "ciphers": ["aes128-cbc", "aes192-cbc", "aes256-cbc", "3des-cbc"],
     "macs": ["hmac-sha1", "hmac-md5", "hmac-sha1-96", "hmac-md5-96"],
@@ -94,6 +106,7 @@ class Drop:
 
         paramiko's own listing breaks off at the first name that is not UTF-8.
         """
+        began, came = time.monotonic(), 0
         with self._told("list its folder"):
             kind, answer = self._client._request(CMD_OPENDIR, self._path(""))
             if kind != CMD_HANDLE:
@@ -104,6 +117,8 @@ class Drop:
                     kind, answer = self._client._request(CMD_READDIR, handle)
                     if kind != CMD_NAME:
                         raise paramiko.SFTPError("no names")
+                    came += len(answer.asbytes())
+                    _keep_pace(began, came)
                     for _ in range(answer.get_int()):
                         name = answer.get_string().decode("utf-8", "surrogateescape")
                         answer.get_string()
@@ -129,15 +144,14 @@ class Drop:
         """Every byte of a file; raises TooLarge, and NotWhole unless size before = bytes read = size after."""
         if entry.size > max_bytes:
             raise TooLarge(f"The file is larger than {max_bytes / 1e6:,.0f} MB. Send it in parts.")
-        read, until = 0, time.monotonic() + READ_SECONDS
+        read, began = 0, time.monotonic()
         with self._told("read a file"), self._client.open(self._path(entry.name), "rb") as remote:
             remote.prefetch(entry.size, max_concurrent_requests=REQUESTS_AHEAD)
             while block := remote.read(BLOCK_BYTES):
                 read += len(block)
                 if read > max_bytes:
                     raise TooLarge(f"The file grew beyond {max_bytes / 1e6:,.0f} MB while it was read.")
-                if time.monotonic() > until:
-                    raise NotWhole(f"Reading the file took longer than {READ_SECONDS // 60} minutes.")
+                _keep_pace(began, read)
                 into.write(block)
         after = self.look(entry.name)
         if read != entry.size or after != entry:
@@ -145,13 +159,14 @@ class Drop:
 
     def write(self, name: str, blocks: Iterable[bytes]) -> None:
         """A whole file or none: under a temporary name, then renamed over whatever has the name."""
-        draft, written = f"{name}.tmp", 0
+        draft, written, began = f"{name}.tmp", 0, time.monotonic()
         with self._told(f"write into {name.rpartition('/')[0] or 'its folder'}"):
             with self._client.open(self._path(draft), "wb") as remote:
                 remote.set_pipelined(True)  # nobody reads what the server says of each block, so the size is compared
                 for block in blocks:
                     remote.write(block)
                     written += len(block)
+                    _keep_pace(began, written)
             if self._client.lstat(self._path(draft)).st_size != written:
                 raise OSError
             self._replace(draft, name)
@@ -195,6 +210,8 @@ class Drop:
             yield
         except (TimeoutError, EOFError, ConnectionError, paramiko.SSHException) as error:
             raise Unreachable(f"{self._host} stopped answering when it was to {what} ({_name(error)}).") from None
+        except (paramiko.SFTPError, UnicodeError):
+            raise Unreachable(f"{self._host} does not speak SFTP as it should, asked to {what}.") from None
         except FileNotFoundError:
             raise NotAllowed(f"{self._host} would not {what}: the folder is not there.") from None
         except OSError as error:
@@ -267,14 +284,34 @@ def fingerprint(host_key: str) -> str:
 
 def read_private_key(text: str) -> paramiko.PKey:
     """An ed25519, ECDSA or RSA key as a file holds it; raises BadKey."""
+    text = text.strip() + "\n"
+    for start, sentence in _NO_PRIVATE_KEYS.items():
+        if text.startswith(start):
+            raise BadKey(sentence)
+    key = _parse(_as_openssh(text) if text.startswith("-----BEGIN PRIVATE KEY") else text)
+    if isinstance(key, paramiko.RSAKey) and key.get_bits() < LEAST_RSA_BITS:
+        raise BadKey(f"This RSA key has {key.get_bits():,} bits; {LEAST_RSA_BITS:,} are the least that is safe.")
+    return key
+
+
+def _parse(text: str) -> paramiko.PKey:
     for kind in KEY_KINDS:
         try:
-            return kind.from_private_key(io.StringIO(text.strip() + "\n"))
+            return kind.from_private_key(io.StringIO(text))
         except paramiko.PasswordRequiredException:
-            raise BadKey("This private key is locked with a passphrase. Nobody is there to type it in.") from None
+            raise BadKey(_LOCKED) from None
         except (paramiko.SSHException, ValueError, IndexError):
             continue
     raise BadKey("This is no private key of the kinds ed25519, ECDSA or RSA.")
+
+
+def _as_openssh(pkcs8: str) -> str:
+    """PKCS #8, which other tools write and paramiko does not read."""
+    with suppress(ValueError, UnsupportedAlgorithm):
+        key = serialization.load_pem_private_key(pkcs8.encode(), None)
+        openssh = serialization.PrivateFormat.OpenSSH
+        return key.private_bytes(serialization.Encoding.PEM, openssh, serialization.NoEncryption()).decode("ascii")
+    return pkcs8
 
 
 def _entry(name: str, found: paramiko.SFTPAttributes) -> Entry:
@@ -287,7 +324,7 @@ def _link(host: str, port: int) -> socket.socket:
         link = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
     except TimeoutError:
         raise Unreachable(f"{host} did not answer on port {port} within {CONNECT_SECONDS} seconds.") from None
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         raise Unreachable(f"No machine is called {host}.") from None
     except OSError as error:
         raise Unreachable(f"{host} cannot be reached on port {port}: {(error.strerror or '').lower()}.") from None
@@ -303,8 +340,18 @@ def _reached(at: Address) -> Iterator[None]:
         raise KeyRefused(f"{at.host} refused the key for the user {at.username}.") from None
     except paramiko.ssh_exception.IncompatiblePeer:
         raise HostKeyUnknown(f"{at.host} has none of the pinned host keys, or nothing in common with us.") from None
+    except (paramiko.SFTPError, UnicodeError):
+        raise Unreachable(
+            f"{at.host} let us in and does not speak SFTP as it should: it may greet whoever signs in, or give no SFTP."
+        ) from None
     except (TimeoutError, EOFError, OSError, paramiko.SSHException) as error:
         raise Unreachable(f"{at.host} did not let us in: {_name(error)}.") from None
+
+
+def _keep_pace(began: float, moved: int) -> None:
+    """Raises TimeoutError when so few bytes since then are too few."""
+    if time.monotonic() - began > WAIT_SECONDS + moved / SLOWEST:
+        raise TimeoutError
 
 
 def _is_rsa(name: str, types: set[str]) -> bool:

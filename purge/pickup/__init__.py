@@ -2,8 +2,12 @@
 
 from purge.pickup.connections import (
     Step,
+    bound,
+    every,
+    look_soon,
     new_private_key,
     pause,
+    remove,
     resume,
     set_private_key,
     test,
@@ -11,18 +15,21 @@ from purge.pickup.connections import (
     worrying,
 )
 from purge.pickup.model import DroppedFile, FileState, SftpConnection
-from purge.pickup.poll import due, let_run, poll
+from purge.pickup.poll import due, poll
 
 __all__ = [
     "DroppedFile",
     "FileState",
     "SftpConnection",
     "Step",
+    "bound",
     "due",
-    "let_run",
+    "every",
+    "look_soon",
     "new_private_key",
     "pause",
     "poll",
+    "remove",
     "resume",
     "set_private_key",
     "test",

@@ -1,39 +1,51 @@
 """What the sender finds on the server afterwards: an answer for every row, or one sentence why there is none."""
 
 import hashlib
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, select, update
 
 from purge import batches
 from purge.batches import Batch, State
 from purge.extensions import db, now, reading
 from purge.intake.sftp import Drop
+from purge.pickup import files
 from purge.pickup.connections import FAILED, PROCESSED, RESULTS
-from purge.pickup.model import claimed
+from purge.pickup.model import DroppedFile, FileState, claimed
 
 WOULD_BE = "would be purged"
+FAILED_DAYS = 30  # that a file stays in failed/, for whoever sent it to mend it
 
 
-def answer(connection: Row, drop: Drop, file: Row) -> datetime | None:
-    """Write it, then take the file away; until when the file is kept. May be done again from its beginning."""
-    sentence = file.refusal or _refusal_of(file)
-    if sentence:
+def answer(connection: Row, drop: Drop, file: Row) -> None:
+    """Write the answer, then take the file away, then note it. May be done again from its beginning."""
+    files.try_again_later(file)
+    refusal = file.refusal or _refusal_of(file)
+    if not refusal:
+        _write_results(drop, file)
+        entry = drop.look(claimed(file.claim))
+        if entry and (entry.size, entry.changed) != (file.size, file.changed):
+            refusal = (
+                f"The file went on growing after it was read with {file.size:,} bytes. Only what had come by then was "
+                "carried out; its answer is in results/. Send the rest again, and rename a file when it is whole."
+            )
+    days = FAILED_DAYS if refusal else connection.keep_days
+    if refusal:
         drop.make_folder(FAILED)
-        drop.write(f"{FAILED}/{_stem(file)}.error.txt", [f"{sentence}\n".encode()])
-        drop.move(claimed(file.claim), f"{FAILED}/{file.name}")
-        return None
-    drop.make_folder(RESULTS)
-    name = f"{_stem(file)}.result.csv"
-    digest = hashlib.sha256()
-    drop.write(f"{RESULTS}/{name}", _results(file, digest))
-    drop.write(f"{RESULTS}/{name}.sha256", [f"{digest.hexdigest()}  {name}\n".encode()])
-    if not connection.keep_days:
+        drop.write(f"{FAILED}/{_stem(file)}.error.txt", [f"{refusal}\n".encode()])
+    if days and not _is_known(file):
+        folder = FAILED if refusal else PROCESSED
+        drop.make_folder(folder)
+        drop.move(claimed(file.claim), f"{folder}/{file.name}")
+    else:
         drop.remove(claimed(file.claim))
-        return None
-    drop.make_folder(PROCESSED)
-    drop.move(claimed(file.claim), f"{PROCESSED}/{file.name}")
-    return now() + timedelta(days=connection.keep_days)
+    _end(file, refusal, days)
+
+
+def throw_away(drop: Drop, file: Row) -> None:
+    """It has been kept for long enough."""
+    drop.remove(f"{FAILED if file.refusal else PROCESSED}/{file.name}")
+    files.thrown_away(file)
 
 
 def _refusal_of(file: Row) -> str | None:
@@ -42,6 +54,19 @@ def _refusal_of(file: Row) -> str | None:
     if state is State.DISCARDED:
         return "The file was discarded before anything was deleted."
     return refusal if state is State.REFUSED else None
+
+
+def _is_known(file: Row) -> bool:
+    """The very same file was picked up before, as the batch it names: nobody needs this list of people a second time."""
+    return bool(file.refusal and file.batch_id)
+
+
+def _write_results(drop: Drop, file: Row) -> None:
+    drop.make_folder(RESULTS)
+    name = f"{_stem(file)}.result.csv"
+    digest = hashlib.sha256()
+    drop.write(f"{RESULTS}/{name}", _results(file, digest))
+    drop.write(f"{RESULTS}/{name}.sha256", [f"{digest.hexdigest()}  {name}\n".encode()])
 
 
 def _results(file: Row, digest):
@@ -53,6 +78,21 @@ def _results(file: Row, digest):
             digest.update(block)
             yield block
         db.session.rollback()
+
+
+def _end(file: Row, refusal: str | None, days: int) -> None:
+    kept_until = now() + timedelta(days=days) if days and not _is_known(file) else None
+    with db.session.begin():
+        batch = db.session.get(Batch, file.batch_id) if file.batch_id else None
+        if batch and batch.is_dry and batch.state is State.READY:  # its rows have been answered
+            batches.discard(batch)
+        is_refused = DroppedFile.refusal.is_not(None) if refusal else DroppedFile.refusal.is_(None)
+        same_place = DroppedFile.connection_id == file.connection_id, DroppedFile.name == file.name, is_refused
+        if kept_until:
+            db.session.execute(update(DroppedFile).where(*same_place).values(kept_until=None))  # it was replaced
+        this = update(DroppedFile).where(DroppedFile.id == file.id)
+        ended = {"state": FileState.ENDED, "ended_at": now(), "kept_until": kept_until, "trouble": None}
+        db.session.execute(this.values(refusal=refusal, **ended))
 
 
 def _stem(file: Row) -> str:

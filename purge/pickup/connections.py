@@ -7,17 +7,19 @@ from datetime import timedelta
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 
+from purge.batches import NotPossible
 from purge.extensions import db, now
 from purge.intake import sftp
 from purge.intake.sftp import Address, Trouble
-from purge.pickup.model import SftpConnection
+from purge.pickup.files import IN_HAND
+from purge.pickup.model import DroppedFile, SftpConnection
 from purge.sealing import Seal
 
 FAILING_FOR = timedelta(minutes=15)
 FOLDERS = RESULTS, FAILED, PROCESSED = "results", "failed", "processed"
-PROBE = f"{RESULTS}/.purge-connection-test"
+PROBE = ".purge-connection-test"
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,46 @@ def _steps(connection: SftpConnection, steps: list[Step]) -> Iterator[tuple[str,
             title = "List the folder"
             files = sum(entry.is_file for entry in drop.entries())
             yield title, f"{connection.folder} holds {files:,} {'file' if files == 1 else 'files'}."
+            title = "Claim a file"
+            drop.write(PROBE, [b"A test of the connection.\n"])
+            drop.remove(PROBE)
+            yield title, "A file in the folder was written, renamed and removed."
             title = "Write an answer"
             for folder in FOLDERS:
                 drop.make_folder(folder)
-            drop.write(PROBE, [b"A test of the connection.\n"])
-            drop.remove(PROBE)
+            drop.write(f"{RESULTS}/{PROBE}", [b"A test of the connection.\n"])
+            drop.remove(f"{RESULTS}/{PROBE}")
             yield title, "A file in results/ was written, renamed and removed."
     except Trouble as trouble:
         steps.append(Step(title, False, str(trouble)))
         raise
+
+
+def every() -> list[SftpConnection]:
+    """Those that were not removed, by name."""
+    there = select(SftpConnection).where(SftpConnection.removed_at.is_(None))
+    return list(db.session.scalars(there.order_by(SftpConnection.name, SftpConnection.id)))
+
+
+def bound(connection: SftpConnection) -> int:
+    """How many files bind us to this very server and folder: in hand, or to be thrown away there some day."""
+    theirs = DroppedFile.connection_id == connection.id
+    still = IN_HAND | DroppedFile.kept_until.is_not(None)
+    return db.session.scalar(select(func.count()).select_from(DroppedFile).where(theirs, still))
+
+
+def remove(connection: SftpConnection) -> None:
+    """It is nowhere any more, and its key is gone; what it brought is still accounted for. Raises NotPossible."""
+    if connection.is_embedded:
+        raise NotPossible("This installation’s own server stays; pause it if it is not wanted.")
+    if files := bound(connection):
+        raise NotPossible(f"{files:,} of its files are still in hand or kept on the server. Remove it when none is.")
+    connection.removed_at, connection.private_key = now(), b""
+
+
+def look_soon(connection: SftpConnection) -> None:
+    """As soon as a worker is free, whatever the schedule says."""
+    connection.next_look_at = now()
 
 
 def pause(connection: SftpConnection) -> None:
@@ -97,7 +130,9 @@ def pause(connection: SftpConnection) -> None:
 
 
 def resume(connection: SftpConnection) -> None:
-    """Look again, at once."""
+    """Look again, at once. Raises NotPossible."""
+    if not connection.host_keys:
+        raise NotPossible("Pin a host key of the server first.")
     connection.paused_at, connection.failing_since, connection.failures = None, None, 0
     connection.next_look_at = now()
 
@@ -107,6 +142,8 @@ def worries(connection: SftpConnection) -> list[str]:
     found = []
     if connection.paused_at:
         return found
+    if not connection.host_keys:
+        found.append("has no host key pinned")
     if connection.failing_since and connection.failing_since < now() - FAILING_FOR:
         found.append("has failed for long")
     if connection.silent_hours and _last_heard(connection) < now() - timedelta(hours=connection.silent_hours):
@@ -116,7 +153,7 @@ def worries(connection: SftpConnection) -> list[str]:
 
 def worrying() -> int:
     """How many connections somebody should look at."""
-    return sum(bool(worries(connection)) for connection in db.session.scalars(select(SftpConnection)))
+    return sum(bool(worries(connection)) for connection in every())
 
 
 def _last_heard(connection: SftpConnection):

@@ -34,15 +34,21 @@ class SftpConnection(db.Model):
     runs_up_to: Mapped[int] = mapped_column(default=0, info=SETTING)  # customers a file may delete with nobody's yes
     keep_days: Mapped[int] = mapped_column(default=0, info=SETTING)  # in processed/; 0: removed
     silent_hours: Mapped[int | None] = mapped_column(info=SETTING)  # without a file for longer: its owner wants to know
+    # As those who send files reach the server, where that differs.
+    sender_host: Mapped[str | None] = mapped_column(String(255), info=SETTING)
+    sender_port: Mapped[int | None] = mapped_column(info=SETTING)
+    sender_username: Mapped[str | None] = mapped_column(String(100), info=SETTING)
+    sender_folder: Mapped[str | None] = mapped_column(String(500), info=SETTING)
     is_embedded: Mapped[bool] = mapped_column(default=False, info=SETTING)  # the server that `make run` brings
 
     created_by_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), index=True, info=ACCOUNT)
     created_at: Mapped[datetime] = mapped_column(default=now, info=ACCOUNT)
     paused_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
+    removed_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)  # what it brought is still accounted for
     next_look_at: Mapped[datetime] = mapped_column(default=now, info=ACCOUNT)
     seen_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)  # last look that went well
     last_file_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
-    left_alone: Mapped[int] = mapped_column(default=0, info=ACCOUNT)  # entries called .csv that are none for us
+    left_alone: Mapped[int] = mapped_column(default=0, info=ACCOUNT)  # entries that look like ours and are not
     failing_since: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
     failures: Mapped[int] = mapped_column(default=0, info=ACCOUNT)  # in a row
     last_error: Mapped[str | None] = mapped_column(String(500), info=ACCOUNT)
@@ -72,10 +78,13 @@ class DroppedFile(db.Model):
     claim: Mapped[str | None] = mapped_column(String(32), info=ACCOUNT)
     attempts: Mapped[int] = mapped_column(default=0, info=ACCOUNT)  # in this state
     next_try_at: Mapped[datetime] = mapped_column(default=now, info=ACCOUNT)
+    trouble: Mapped[str | None] = mapped_column(String(500), info=ACCOUNT)  # what keeps us from going on with it
     batch_id: Mapped[int | None] = mapped_column(ForeignKey("batch.id"), index=True, info=ACCOUNT)
+    # What the connection allowed when the file was taken: to allow more later is no yes to a batch that waits.
+    runs_up_to: Mapped[int | None] = mapped_column(info=ACCOUNT)
     refusal: Mapped[str | None] = mapped_column(String(500), info=ACCOUNT)  # why it went to failed/, in one sentence
     ended_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
-    kept_until: Mapped[datetime | None] = mapped_column(info=ACCOUNT)  # in processed/
+    kept_until: Mapped[datetime | None] = mapped_column(info=ACCOUNT)  # in processed/ or failed/
 
     connection: Mapped[SftpConnection] = relationship()
     batch: Mapped[Batch | None] = relationship()

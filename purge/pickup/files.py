@@ -1,0 +1,114 @@
+"""The files of a connection, one row each: whose turn it is, and what becomes of them."""
+
+from datetime import timedelta
+
+from sqlalchemy import Row, delete, exists, func, or_, select, update
+
+from purge import batches
+from purge.batches import Batch, State
+from purge.extensions import db, now, reading
+from purge.intake.sftp import Entry, Trouble
+from purge.pickup.model import DroppedFile, FileState
+
+PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
+BATCH_ENDED = (State.FINISHED, State.REFUSED, State.DISCARDED)
+IN_HAND = DroppedFile.state.in_([FileState.CLAIMED, FileState.TAKEN])
+
+
+def turn(connection: Row, *conditions) -> list[Row]:
+    """Whose turn it is, those tried least first, then the oldest."""
+    wanted = DroppedFile.connection_id == connection.id, DroppedFile.next_try_at <= now(), *conditions
+    order = DroppedFile.attempts, DroppedFile.changed, DroppedFile.name
+    with reading(), db.engine.connect() as reader:
+        return list(reader.execute(select(DroppedFile.__table__).where(*wanted).order_by(*order)))
+
+
+def answerable() -> tuple:
+    """Files whose batch has come to its end, or that were refused."""
+    ended = exists().where(
+        Batch.id == DroppedFile.batch_id,
+        or_(Batch.state.in_(BATCH_ENDED), Batch.is_dry & (Batch.state == State.READY)),
+    )
+    decided = DroppedFile.state == FileState.TAKEN, DroppedFile.next_try_at <= now()
+    return *decided, or_(DroppedFile.refusal.is_not(None), ended)
+
+
+def runnable(runs_up_to) -> tuple:
+    """Files that wait for a yes and need none: neither when they were taken nor by `runs_up_to`, which is what counts now."""
+    small = Batch.planned <= DroppedFile.runs_up_to, Batch.planned <= runs_up_to
+    waiting = exists().where(Batch.id == DroppedFile.batch_id, Batch.state == State.READY, ~Batch.is_dry, *small)
+    return (
+        DroppedFile.state == FileState.TAKEN,
+        DroppedFile.refusal.is_(None),
+        DroppedFile.next_try_at <= now(),
+        waiting,
+    )
+
+
+def try_again_later(file: Row, **values) -> None:
+    """Counted before it is tried, so that what kills us is counted too."""
+    pause = min(PAUSE * 2**file.attempts, LONGEST_PAUSE) if file.attempts < 20 else LONGEST_PAUSE
+    _write(file.id, attempts=file.attempts + 1, next_try_at=now() + pause, **values)
+
+
+def note_trouble(writer, file: Row, sentence: str | None) -> None:
+    """What kept us from going on with it, until we do."""
+    this = update(DroppedFile).where(DroppedFile.id == file.id)
+    writer.execute(this.values(trouble=sentence and sentence[:500]))
+
+
+def begin_anew(writer, file_id: int, entry: Entry) -> None:
+    """It is another file than the one noted, so its time begins again."""
+    this = update(DroppedFile).where(DroppedFile.id == file_id)
+    noted = {"size": entry.size, "changed": entry.changed, "seen_at": now()}
+    writer.execute(this.values(**noted, attempts=0, next_try_at=now(), trouble=None))
+
+
+def discard_batch(file: Row) -> None:
+    """Nobody has been deleted by it, and nobody will be."""
+    with db.session.begin():
+        batches.discard(db.session.get(Batch, file.batch_id))
+
+
+def read_again(file: Row, entry: Entry) -> None:
+    """It changed after it was read and before anybody was deleted: its batch is thrown away, and it is read as it is then."""
+    with db.session.begin():
+        batches.discard(db.session.get(Batch, file.batch_id))
+        begin_anew(db.session, file.id, entry)
+        this = update(DroppedFile).where(DroppedFile.id == file.id)
+        db.session.execute(this.values(state=FileState.CLAIMED, batch_id=None))
+
+
+def refuse(file: Row, sentence: str, **values) -> None:
+    """It goes to failed/, with this sentence."""
+    with db.engine.begin() as writer:
+        decide(writer, file, refusal=sentence, **values)
+
+
+def decide(writer, file: Row, **values) -> None:
+    """What becomes of a claimed file, once and for all; from here on its name holds nothing personal, and its answer's is its own."""
+    masked = batches.masked(file.name)
+    theirs = DroppedFile.connection_id == file.connection_id, DroppedFile.name != file.name
+    alike = exists().where(*theirs, func.lower(DroppedFile.name) == file.name.lower())  # a.csv beside a.CSV
+    if masked != file.name or writer.scalar(select(alike)):
+        masked = f"{masked[: -len('.csv')]}-{file.id}.csv"
+    this = update(DroppedFile).where(DroppedFile.id == file.id, DroppedFile.state == FileState.CLAIMED)
+    decided = {"state": FileState.TAKEN, "name": masked, "attempts": 0, "next_try_at": now(), "trouble": None}
+    if not writer.execute(this.values(**decided, **values)).rowcount:
+        raise Trouble("Another look had the file first.")
+
+
+def forget(file: Row) -> None:
+    """Neither its name nor our claim is on the server: its sender took it back."""
+    with db.engine.begin() as writer:
+        writer.execute(delete(DroppedFile).where(DroppedFile.id == file.id))
+
+
+def thrown_away(file: Row) -> None:
+    """It is kept on the server no longer."""
+    _write(file.id, kept_until=None)
+
+
+def _write(file_id: int, **values) -> None:
+    with db.engine.begin() as writer:
+        writer.execute(update(DroppedFile).where(DroppedFile.id == file_id).values(**values))

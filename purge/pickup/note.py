@@ -1,0 +1,65 @@
+"""What stands in a folder: what could be taken is noted, with its size and time; what is none for us is counted."""
+
+import re
+
+from sqlalchemy import Row, delete, insert, select, update
+
+from purge.extensions import db, now, reading
+from purge.intake.sftp import Drop, Entry
+from purge.pickup import files
+from purge.pickup.model import DroppedFile, FileState, SftpConnection
+
+MOST_ENTRIES = 50_000
+MOST_NAME = 200  # bytes: its answer's name is longer, and servers take 255
+CLAIM = re.compile(r"\.([0-9a-f]{32})\.claimed")
+
+
+def note(connection: Row, drop: Drop) -> None:
+    """Keep the names, sizes and times of what could be taken; a file that has changed begins anew."""
+    found, claims, left_alone = _candidates(drop)
+    with reading(), db.engine.connect() as reader:
+        ours = DroppedFile.connection_id == connection.id
+        columns = DroppedFile.id, DroppedFile.name, DroppedFile.size, DroppedFile.changed
+        seen = select(*columns).where(ours, DroppedFile.state == FileState.SEEN)
+        known = {row.name: row for row in reader.execute(seen)}
+        left_alone += len(claims - set(reader.scalars(select(DroppedFile.claim).where(ours, files.IN_HAND))))
+    new = [entry for name, entry in found.items() if name not in known]
+    changed = [
+        (known[name].id, entry)
+        for name, entry in found.items()
+        if name in known and (known[name].size, known[name].changed) != (entry.size, entry.changed)
+    ]
+    gone = [row.id for name, row in known.items() if name not in found]
+    if not (new or changed or gone or left_alone != connection.left_alone):
+        return
+    with db.engine.begin() as writer:
+        for entry in new:
+            values = {"name": entry.name, "size": entry.size, "changed": entry.changed}
+            writer.execute(insert(DroppedFile).values(connection_id=connection.id, **values))
+        for id, entry in changed:
+            files.begin_anew(writer, id, entry)
+        for id in gone:
+            writer.execute(delete(DroppedFile).where(DroppedFile.id == id, DroppedFile.state == FileState.SEEN))
+        this = update(SftpConnection).where(SftpConnection.id == connection.id)
+        writer.execute(this.values(left_alone=left_alone, **({"last_file_at": now()} if new else {})))
+
+
+def _candidates(drop: Drop) -> tuple[dict[str, Entry], set[str], int]:
+    """What may be taken, by name; the claims that stand there; and how many other entries are called .csv."""
+    found, claims, left_alone = {}, set(), 0
+    for number, entry in enumerate(drop.entries()):
+        if number == MOST_ENTRIES:
+            break
+        if claim := CLAIM.fullmatch(entry.name):
+            claims.add(claim[1])
+        elif entry.name.lower().endswith(".csv"):
+            if not (entry.is_file and _is_plain(entry.name)):
+                left_alone += 1
+            elif not entry.name.startswith("."):
+                found[entry.name] = entry
+    return found, claims, left_alone
+
+
+def _is_plain(name: str) -> bool:
+    """A name and no path, that a person could have typed; what is not UTF-8 came in as surrogates, which do not print."""
+    return "/" not in name and "\\" not in name and name.isprintable() and len(name.encode()) <= MOST_NAME

@@ -1,0 +1,106 @@
+"""From a file that stands in the folder to its batch: claimed by a rename, read whole, and looked at once more before it runs."""
+
+import tempfile
+import uuid
+from collections.abc import Callable
+
+from flask import current_app
+from sqlalchemy import Row, exists, select
+
+from purge import batches
+from purge.batches import Batch, Door, NotPossible, State
+from purge.batches.model import Chunk
+from purge.extensions import db
+from purge.intake import customer_csv, sftp
+from purge.intake.sftp import Drop
+from purge.pickup import files
+from purge.pickup.columns import columns
+from purge.pickup.model import DroppedFile, FileState, claimed
+
+DRY = ".dryrun.csv"
+MOST_ATTEMPTS = 8
+
+
+class SameFile(Exception):
+    """It was picked up before, in this batch; str() is one sentence."""
+
+    def __init__(self, earlier: Batch):
+        super().__init__(
+            f"The very same file was picked up before, at {earlier.created_at:%-d %b %Y, %H:%M} UTC, as batch {earlier.id}. "
+            "It was not run again. If that is what you want, change something in it, such as the order of its rows."
+        )
+        self.batch_id = earlier.id
+
+
+def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]) -> None:
+    """Claim a file on the server, read it whole, and open its batch."""
+    claim = file.claim or uuid.uuid4().hex
+    files.try_again_later(file, state=FileState.CLAIMED, claim=claim)
+    entry = drop.look(claimed(claim))
+    if entry is None:
+        if not drop.claim(file.name, claimed(claim)):
+            return files.forget(file)
+        entry = drop.look(claimed(claim))
+    elif file.attempts >= MOST_ATTEMPTS:
+        return files.refuse(file, f"The file could not be read whole in {MOST_ATTEMPTS} attempts. Send it again.")
+    if entry is None or not entry.is_file:
+        return files.refuse(file, "This was no regular file any more when it was read.")
+    if (entry.size, entry.changed) != (file.size, file.changed):  # replaced between look and claim
+        with db.engine.begin() as writer:
+            return files.begin_anew(writer, file.id, entry)
+    with tempfile.TemporaryFile() as copy:
+        try:
+            drop.read(entry, copy, current_app.config["MAX_CSV_BYTES"])
+            copy.seek(0)
+            batch = _open(connection, file, copy)
+        except SameFile as same:
+            db.session.rollback()
+            return files.refuse(file, str(same), batch_id=same.batch_id)
+        except (sftp.TooLarge, customer_csv.Refused, NotPossible) as refused:
+            db.session.rollback()
+            return files.refuse(file, str(refused))
+    opened(batch)
+    db.session.rollback()  # whoever hears of it may have read
+
+
+def let_run(drop: Drop, file: Row, opened: Callable[[Batch], None]) -> None:
+    """Confirm a file's batch, unless the file is no longer what was read: an upload that rested may have gone on."""
+    entry = drop.look(claimed(file.claim))
+    if entry is None:  # its sender took it back
+        return files.discard_batch(file)
+    if (entry.size, entry.changed) != (file.size, file.changed):
+        return files.read_again(file, entry)
+    batch = db.session.get(Batch, file.batch_id)
+    try:
+        batches.confirm(batch, batch.plan_digest, str(batch.planned))
+        files.note_trouble(db.session, file, None)
+        db.session.commit()
+        opened(batch)
+    except NotPossible:
+        pass  # somebody was quicker
+    db.session.rollback()
+
+
+def _open(connection: Row, file: Row, copy) -> Batch:
+    """The batch, at its check, and the file that is now taken, in one transaction."""
+    batch = batches.open_csv(copy, file.name, Door.SFTP)
+    if not batch.encoding_agreed:
+        raise customer_csv.Refused("The file is not UTF-8. Save it as CSV UTF-8.")
+    batch.is_dry = file.name.lower().endswith(DRY)
+    earlier = None if batch.is_dry else _same_content(batch)
+    if earlier:
+        raise SameFile(earlier)
+    email_column, type_column = columns(batch, connection.email_column)
+    batches.map_fields(batch, email_column, encoding_agreed=True, type_column=type_column)
+    files.decide(db.session, file, batch_id=batch.id, runs_up_to=connection.runs_up_to)
+    db.session.commit()
+    return batch
+
+
+def _same_content(batch: Batch) -> Batch | None:
+    """An earlier batch with this content that nobody stopped: what was cancelled or failed may be sent again."""
+    same = Batch.content_digest == batch.content_digest, Batch.id != batch.id
+    left_over = exists().where(Chunk.batch_id == Batch.id, Chunk.cancelled + Chunk.failed > 0)
+    counts = Batch.door == Door.SFTP, Batch.state.not_in([State.REFUSED, State.DISCARDED]), ~Batch.is_dry, ~left_over
+    picked_up = select(Batch).join(DroppedFile, DroppedFile.batch_id == Batch.id)
+    return db.session.scalar(picked_up.where(*same, *counts).limit(1))
