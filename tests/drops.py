@@ -28,7 +28,8 @@ class OpenSsh:
 
     username = os.environ.get("USER") or "root"
 
-    def __init__(self, *, host_key_kinds: tuple[str, ...] = ("ed25519", "rsa")):
+    def __init__(self, *, host_key_kinds: tuple[str, ...] = ("ed25519", "rsa"), greeting: str = ""):
+        """With a greeting it is one that speaks to whoever signs in, which SFTP does not survive."""
         self.home = Path(tempfile.mkdtemp(prefix="purge-sshd-", dir="/run" if os.geteuid() == 0 else None))
         self.home.chmod(0o755)
         self.files = self.home / "root" / "files"
@@ -45,7 +46,8 @@ class OpenSsh:
         Path("/run/sshd").mkdir(exist_ok=True) if os.geteuid() == 0 else None
         config = self.home / "sshd_config"
         lines = [f"HostKey {self.home / f'host_{kind}'}" for kind in host_key_kinds]
-        lines += [f"ChrootDirectory {self.home / 'root'}"] if os.geteuid() == 0 else []
+        lines += [f"ChrootDirectory {self.home / 'root'}"] if os.geteuid() == 0 and not greeting else []
+        program = f"/bin/echo {greeting}" if greeting else "internal-sftp"
         config.write_text(
             "\n".join(
                 [
@@ -58,8 +60,8 @@ class OpenSsh:
                     "UsePAM no",
                     "PasswordAuthentication no",
                     "PermitRootLogin prohibit-password",
-                    "Subsystem sftp internal-sftp",
-                    "ForceCommand internal-sftp",
+                    f"Subsystem sftp {program}",
+                    f"ForceCommand {program}",
                     "",
                 ]
             )

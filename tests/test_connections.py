@@ -1,17 +1,21 @@
 """Settings & Tools > SFTP connections, and the pages for whoever sends the files."""
 
+import errno
+import html
 import re
+import shlex
 import subprocess
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
 
 from purge import pickup
-from purge.extensions import db
+from purge.extensions import db, now
 from purge.models import Role
-from purge.pickup import SftpConnection
+from purge.pickup import DroppedFile, FileState, SftpConnection
 from purge.pickup.connections import address
-from tests.drops import OpenSsh, connect
+from tests.drops import FaultyServer, OpenSsh, connect
 
 EVERY = "/settings/sftp-connections"
 FIELDS = {
@@ -99,6 +103,12 @@ def test_each_kind_of_key_signs_in_and_is_never_shown_again(admin, openssh, tmp_
         ("private_key", "hello", "no private key of the kinds"),
         ("host", "", "Say the host"),
         ("host", "-oProxyCommand=id", "Say the host"),
+        ("host", "a..b", "Say the host"),
+        ("host", f"{'a' * 64}.com", "Say the host"),
+        ("sender_port", "x", "from 1 to 65,535"),
+        ("sender_host", "not a host", "Say the host"),
+        ("private_key", "ssh-ed25519 AAAA ann@people", "This is the public key"),
+        ("private_key", "PuTTY-User-Key-File-3: ssh-ed25519", "puttygen"),
         ("port", "0", "from 1 to 65,535"),
         ("every_seconds", "1", "from 5 to 86,400"),
         ("runs_up_to", "-1", "whole number"),
@@ -109,6 +119,27 @@ def test_what_is_wrong_is_said_at_its_field_and_nothing_is_saved(admin, field, t
     answer = admin.post(EVERY, {**FIELDS, field: typed}, page=f"{EVERY}/new")
     assert answer.status_code == 422 and told in answer.text and "The shop’s server" in answer.text
     assert not db.session.scalars(select(SftpConnection)).all()
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
+def test_a_key_in_the_format_of_other_tools_signs_in(app, openssh, tmp_path, kind):
+    subprocess.run(["ssh-keygen", "-q", "-m", "PKCS8", "-t", kind, "-N", "", "-f", tmp_path / "key"], check=True)
+    text = (tmp_path / "key").read_text()
+    assert "BEGIN PRIVATE KEY" in text
+    connection = connect(openssh)
+    pickup.set_private_key(connection, text)
+    openssh.let_in(connection.public_key)
+    db.session.commit()
+    assert pickup.test(connection)[-1].is_well, pickup.test(connection)[-1]
+
+
+@pytest.mark.parametrize(
+    "form, told", [(["-m", "PKCS8", "-N", "secret"], "passphrase"), (["-b", "1024", "-N", ""], "1,024 bits")]
+)
+def test_a_key_that_cannot_serve_is_refused_in_words(admin, tmp_path, form, told):
+    subprocess.run(["ssh-keygen", "-q", "-t", "rsa", *form, "-f", tmp_path / "key"], check=True)
+    answer = admin.post(EVERY, {**FIELDS, "private_key": (tmp_path / "key").read_text()}, page=f"{EVERY}/new")
+    assert answer.status_code == 422 and told in answer.text
 
 
 def test_a_key_with_a_passphrase_is_refused_in_words(admin, tmp_path):
@@ -125,7 +156,14 @@ def test_another_host_has_other_keys(admin, openssh):
     assert connection.host_keys and connection.name == "The shop’s server"
     admin.post(f"{page}/edit", {**FIELDS, "host": "elsewhere.example"}, page=f"{page}/edit")
     db.session.expire_all()
-    assert connection.host_keys == [] and "waiting for a host key" in admin.get(page).text
+    assert connection.host_keys == [] and connection.paused_at
+    shown = admin.get(page).text
+    assert "this is another server" in shown and f"{page}/resume" not in shown
+    admin.post(f"{page}/resume", page=page)
+    assert "Pin a host key" in words(admin.get(page)) and db.session.get(SftpConnection, connection.id).paused_at
+    connection.paused_at = None
+    db.session.commit()
+    assert pickup.worries(connection) == ["has no host key pinned"]
 
 
 def test_only_keys_can_be_pinned(admin, openssh):
@@ -140,7 +178,7 @@ def test_only_an_admin_changes_a_connection(signed_in, openssh, role):
     connection = connect(openssh)
     browser, page = signed_in(role), f"{EVERY}/{connection.id}"
     assert browser.get(page).status_code == 200 and "Test connection" not in browser.get(page).text
-    for path in ("", "/edit", "/test", "/pause", "/resume", "/host-keys", "/host-keys/fetch"):
+    for path in ("", "/edit", "/test", "/pause", "/resume", "/look", "/remove", "/host-keys", "/host-keys/fetch"):
         assert browser.post(f"{page}{path}" if path else EVERY, FIELDS, page="/batches").status_code in (403, 400)
     assert db.session.get(SftpConnection, connection.id).paused_at is None
 
@@ -155,6 +193,131 @@ def test_a_test_says_what_did_not_work(admin, openssh):
     assert last.title == "List the folder" and not last.is_well
     connection.folder, connection.host_keys = openssh.folder, ["ssh-ed25519 AAAA"]
     assert "none of them is pinned" in pickup.test(connection)[-1].words
+
+
+def test_a_server_that_greets_whoever_signs_in_is_said_to_and_marked(app, signed_in):
+    greets = OpenSsh(host_key_kinds=("ed25519",), greeting="Welcome, stranger, to a machine that talks too much")
+    try:
+        connection = connect(greets)
+        last = pickup.test(connection)[-1]
+        assert last.title == "Sign in" and "does not speak SFTP as it should" in last.words
+        connection_id = connection.id
+        db.session.commit()
+        pickup.poll(connection_id, opened=lambda batch: None)
+        db.session.expire_all()
+        assert connection.failures == 1 and "does not speak SFTP" in connection.last_error and connection.failing_since
+    finally:
+        greets.stop()
+
+
+def test_a_test_says_when_nothing_can_be_claimed_in_the_folder(app, tmp_path):
+    server = FaultyServer(tmp_path / "drop")
+    try:
+        connection = connect(server)
+
+        def fault(operation, path):
+            if "rename" in operation and "results" not in path:
+                raise PermissionError(errno.EACCES, "the senders' own folder")
+
+        server.fault = fault
+        last = pickup.test(connection)[-1]
+        assert last.title == "Claim a file" and not last.is_well and "would not write" in last.words
+        server.fault = lambda *_: None
+        assert pickup.test(connection)[-1].is_well and not list(server.files.rglob(".purge*"))
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("state", [FileState.CLAIMED, FileState.TAKEN])
+def test_while_files_are_in_hand_the_place_stays_and_the_connection_too(admin, openssh, state):
+    connection = connect(openssh, paused_at=now())
+    page = f"{EVERY}/{connection.id}"
+    file = DroppedFile(connection_id=connection.id, name="a.csv", size=1, changed=1, state=state)
+    db.session.add(file)
+    db.session.commit()
+    same = {**FIELDS, "port": str(openssh.port), "username": openssh.username, "folder": openssh.folder}
+    for field, value in (("folder", "/other"), ("host", "localhost"), ("username", "other")):
+        answer = admin.post(f"{page}/edit", {**same, field: value}, page=f"{page}/edit")
+        assert answer.status_code == 422 and "still in hand" in answer.text, field
+    assert admin.post(f"{page}/edit", {**same, "runs_up_to": "7"}, page=f"{page}/edit").status_code == 303
+    admin.post(f"{page}/remove", page=page)
+    assert "still in hand" in words(admin.get(page))
+    file.state = FileState.ENDED
+    db.session.commit()
+    assert admin.post(f"{page}/remove", page=page).location == EVERY
+    assert (
+        admin.get(page).status_code == 404
+        and "The shop" not in admin.get(EVERY).text.split("<main")[1].split("<table")[0]
+    )
+    db.session.expire_all()
+    assert connection.private_key == b"" and pickup.every() == [] and pickup.due() == []
+
+
+def test_a_running_connection_is_paused_before_it_is_removed(admin, openssh):
+    connection = connect(openssh)
+    page = f"{EVERY}/{connection.id}"
+    admin.post(f"{page}/remove", page=page)
+    assert "Pause it first" in words(admin.get(page))
+
+
+def test_looking_now_does_not_wait_for_the_schedule(admin, openssh):
+    connection = connect(openssh, every_seconds=86_400, next_look_at=now() + timedelta(days=1))
+    page = f"{EVERY}/{connection.id}"
+    assert pickup.due() == []
+    db.session.commit()
+    assert admin.post(f"{page}/look", page=page).status_code == 303
+    assert pickup.due() == [connection.id]
+
+
+def test_this_installations_own_server_keeps_its_place_whatever_is_sent(admin, openssh):
+    connection = connect(openssh, is_embedded=True)
+    page = f"{EVERY}/{connection.id}"
+    assert 'name="host"' not in admin.get(f"{page}/edit").text
+    fields = {**FIELDS, "host": "elsewhere.example", "private_key": pickup.new_private_key(), "runs_up_to": "5"}
+    before = connection.private_key
+    assert admin.post(f"{page}/edit", fields, page=f"{page}/edit").status_code == 303
+    db.session.expire_all()
+    assert (connection.host, connection.runs_up_to, connection.private_key) == ("127.0.0.1", 5, before)
+    assert admin.post(f"{page}/host-keys", {"key": connection.host_keys[0]}, page=page).status_code == 403
+
+
+def test_many_files_have_pages_and_a_stuck_one_says_why(admin, openssh):
+    connection = connect(openssh)
+    for number in range(60):
+        db.session.add(
+            DroppedFile(connection_id=connection.id, name=f"f{number}.csv", size=1, changed=1, state=FileState.ENDED)
+        )
+    stuck = DroppedFile(connection_id=connection.id, name="stuck.csv", size=1, changed=1, state=FileState.CLAIMED)
+    stuck.trouble = "127.0.0.1 would not rename a file: permission denied."
+    db.session.add(stuck)
+    db.session.commit()
+    first = admin.get(f"{EVERY}/{connection.id}").text
+    assert "1 not answered yet" in first and "would not rename a file" in first and "f0.csv" not in first
+    older = admin.get(re.search(r'href="([^"]+before=\d+)"', first)[1]).text
+    assert "f0.csv" in older and "stuck.csv" not in older
+
+
+def test_the_instructions_say_how_senders_reach_it_and_write_it_as_a_shell_needs_it(admin, openssh):
+    seen = {
+        "sender_host": "[2001:db8::5]",
+        "sender_port": "2022",
+        "sender_username": "corp\\svc x",
+        "sender_folder": "/in coming",
+    }
+    connection = added(admin, **seen, email_column="Mail")
+    base = "/settings/integration-instructions"
+    connecting = html.unescape(words(admin.get(f"{base}/connecting-to-the-sftp-server?connection={connection.id}")))
+    sftp, lftp = (
+        line.split(" Folder")[0]
+        for line in re.findall(r"(?:sftp -i|lftp -e) [^>]*?(?= lftp| rclone|$)", connecting)[:2]
+    )
+    assert shlex.split(sftp)[-2:] == ["2022", "corp\\svc x@[2001:db8::5]"], sftp
+    assert shlex.split(lftp)[-1] == "sftp://corp%5Csvc%20x:@[2001:db8::5]", lftp
+    assert "127.0.0.1" not in connecting
+    sending = html.unescape(admin.get(f"{base}/sending-data-via-sftp/purge-customers?connection={connection.id}").text)
+    assert 'cd "/in coming"' in sending
+    template = admin.get(re.search(r'href="([^"]+purge-template.csv[^"]*)"', sending)[1])
+    assert template.text == "Mail,type\r\n"
 
 
 def test_the_instructions_show_this_installations_own_values(signed_in, openssh):

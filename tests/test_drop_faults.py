@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import pytest
 from paramiko import SFTPAttributes
 from sqlalchemy import func, select, update
 
 from purge import batches, pickup
-from purge.batches import Batch, Outcome
+from purge.batches import Batch, Outcome, State
 from purge.extensions import db, now
 from purge.intake import sftp
 from purge.models import Customer
@@ -168,6 +169,91 @@ def test_a_full_disk_delays_the_answer_and_loses_nothing(server, connection, ope
     look_until_answered(connection)
     assert answer(server, "people.result.csv") == {"2": "purged"}
     assert answer(server, "more.result.csv") == {"2": "not found"}
+
+
+def test_an_upload_that_goes_on_before_its_batch_runs_is_read_again_whole(server, connection):
+    add_customer("ben@people.com")
+    put(server, "people.csv", "ann@people.com")
+    look(connection)
+    look(connection)  # read, and checked
+    (claimed,) = server.files.glob(".*.claimed")
+    with claimed.open("a") as upload:
+        upload.write("ben@people.com\n")
+    assert db.session.scalar(select(func.count()).select_from(Customer)) == 2
+    look_until_answered(connection, looks=5)
+    assert answer(server, "people.result.csv") == {"2": "purged", "3": "purged"}
+    assert not db.session.scalar(select(func.count()).select_from(Customer))
+    assert db.session.scalars(select(Batch.state).order_by(Batch.id)).all() == [State.DISCARDED, State.FINISHED]
+
+
+def test_an_upload_that_goes_on_after_its_batch_ran_is_told_and_not_thrown_away(server, connection):
+    connection.keep_days = 0
+    put(server, "people.csv", "ann@people.com")
+    for _ in range(3):
+        look(connection)
+    assert db.session.scalar(select(Batch.state)) is State.FINISHED
+    (claimed,) = server.files.glob(".*.claimed")
+    with claimed.open("a") as upload:
+        upload.write("ben@people.com\n")
+    look_until_answered(connection)
+    assert answer(server, "people.result.csv") == {"2": "purged"}
+    assert "went on growing" in (server.files / "failed/people.error.txt").read_text()
+    assert "ben@people.com" in (server.files / "failed/people.csv").read_text()
+
+
+def test_a_file_taken_back_before_its_batch_runs_deletes_nobody(server, connection):
+    put(server, "people.csv", "ann@people.com")
+    look(connection)
+    look(connection)
+    (claimed,) = server.files.glob(".*.claimed")
+    claimed.unlink()
+    look_until_answered(connection)
+    assert db.session.scalar(select(func.count()).select_from(Customer)) == 1
+    assert "discarded before anything was deleted" in (server.files / "failed/people.error.txt").read_text()
+
+
+def test_one_file_whose_answer_cannot_be_written_slows_no_other(server, connection):
+    (server.files / "results/stuck.result.csv").mkdir(parents=True)
+    (server.files / "results/stuck.result.csv/kept").touch()
+    put(server, "stuck.csv", "nobody@people.com")
+    for _ in range(12):
+        try_again(connection)
+    stuck = db.session.scalar(select(DroppedFile))
+    assert stuck.trouble and connection.failing_since and connection.failures == 0
+    assert connection.next_look_at < now() + timedelta(seconds=connection.every_seconds + 1)
+    look(connection)
+    pauses = db.session.scalar(select(DroppedFile.next_try_at)) - now()
+    assert pauses > timedelta(minutes=5), "it is tried again and again, ever more rarely"
+    put(server, "healthy.csv", "ann@people.com")
+    for _ in range(4):
+        look(connection)
+    assert answer(server, "healthy.result.csv") == {"2": "purged"}
+    assert connection.failures == 0 and connection.failing_since
+    (server.files / "results/stuck.result.csv/kept").unlink()
+    (server.files / "results/stuck.result.csv").rmdir()
+    look_until_answered(connection)
+    assert answer(server, "stuck.result.csv") == {"2": "not found"} and connection.failing_since is None
+
+
+def test_a_server_that_drips_is_given_up_like_one_that_hangs(server, connection, monkeypatch):
+    put(server, "people.csv", *[f"{number}@people.com" for number in range(60_000)])
+    look(connection)
+    monkeypatch.setattr(sftp, "WAIT_SECONDS", 1)
+    monkeypatch.setattr(sftp, "SLOWEST", 10**9)
+    server.fault = lambda operation, path: time.sleep(0.3) if operation == "read" else None
+    began = time.monotonic()
+    poll(connection)
+    assert time.monotonic() - began < 8 and connection.failures == 1 and "stopped answering" in connection.last_error
+
+
+def test_what_nobody_foresaw_is_said_on_the_connection_and_slows_it_down(server, connection, monkeypatch):
+    def boom(*_):
+        raise ZeroDivisionError("ann@people.com")
+
+    monkeypatch.setattr(sys.modules["purge.pickup.poll"], "note", boom)
+    look(connection)
+    assert "unexpected happened (ZeroDivisionError)" in connection.last_error and "ann@" not in connection.last_error
+    assert connection.failures == 1 and connection.failing_since and connection.next_look_at > now()
 
 
 def test_names_that_lead_elsewhere_are_left_alone(server, connection):

@@ -1,14 +1,25 @@
 """The server that `make run` brings, used with other people's clients: OpenSSH's sftp and lftp."""
 
+import os
 import re
 import shlex
 import subprocess
 import time
 
+import paramiko
 import pytest
 from pysqlite3 import dbapi2 as sqlite3
 
+from jobs import drop_server
+from purge import pickup
+from purge.intake import sftp as sftp_client
+from purge.pickup.connections import address
+from tests.drops import FaultyServer, connect
 from tests.instance import Instance
+
+
+def client(connection):
+    return sftp_client.connect(address(connection), connection.folder)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +136,58 @@ def test_scp_says_that_it_went_well(shop, tmp_path):
     done = subprocess.run(["scp", "-P", *printed[2:-1], tmp_path / "note.txt", target], capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert (shop.folder / "sftp/files/note.txt").read_text() == "not a CSV"
+
+
+def test_a_folder_opened_like_a_file_is_refused_and_leaves_nothing_open(app, tmp_path):
+    server = FaultyServer(tmp_path / "drop")
+    try:
+        connection = connect(server)
+        (server.files / "folder").mkdir()
+        with client(connection) as drop:
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(50):
+                with pytest.raises(OSError):
+                    drop._client.open("/folder", "rb")
+            assert len(os.listdir("/proc/self/fd")) < before + 10
+            drop._client.utime("/folder", (1, 1))
+    finally:
+        server.stop()
+
+
+def test_whoever_signs_in_and_asks_for_nothing_keeps_no_place(app, tmp_path, monkeypatch):
+    monkeypatch.setattr(drop_server, "LOGIN_SECONDS", 1)
+    monkeypatch.setattr(drop_server, "MOST_CONNECTIONS", 3)
+    server, idle = FaultyServer(tmp_path / "drop"), []
+    try:
+        connection = connect(server)
+        key = sftp_client.read_private_key(address(connection).private_key)
+        for _ in range(3):
+            transport = paramiko.Transport(("127.0.0.1", server.port))
+            transport.connect(username=server.username, pkey=key)
+            transport.open_session()
+            idle.append(transport)
+        until = time.monotonic() + 20
+        while not pickup.test(connection)[-1].is_well:
+            assert time.monotonic() < until
+            time.sleep(0.3)
+    finally:
+        for transport in idle:
+            transport.close()
+        server.stop()
+
+
+def test_a_wrong_password_takes_its_time(app, tmp_path):
+    server = FaultyServer(tmp_path / "drop")
+    try:
+        with paramiko.Transport(("127.0.0.1", server.port)) as transport:
+            transport.start_client(timeout=10)
+            began = time.monotonic()
+            with pytest.raises(paramiko.AuthenticationException):
+                transport.auth_password(server.username, "guess")
+            assert time.monotonic() - began >= drop_server.WRONG_PASSWORD_SECONDS
+            transport.auth_password(server.username, server.place.password())
+    finally:
+        server.stop()
 
 
 def test_a_killed_server_and_a_killed_look_come_back(shop, tmp_path):

@@ -86,3 +86,14 @@ def test_without_redis_the_work_waits_and_nobody_sees_an_error(app, signed_in):
     app.config["REDIS_URL"] = "redis://127.0.0.1:1/0"
     assert page.status_code == 200 and browser.post(url, {"column": "0"}, page=url).status_code == 303
     assert db.session.get(batches.Batch, batch.id, populate_existing=True).state is State.CHECKING
+
+
+def test_a_worker_at_files_looks_at_no_server_whoever_else_is_there(app, worker):
+    """A server that hangs holds up no purge."""
+    add_customer("ann@people.com")
+    batch = confirmed("ann@people.com")
+    bell.ring_poll(1)
+    bell.ring(batch)
+    worker()
+    assert queue.queue(queue.connect(), queue.PICK_UP).count == 1
+    assert db.session.get(type(batch), batch.id).state is State.FINISHED

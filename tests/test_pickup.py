@@ -234,6 +234,95 @@ def test_a_file_beyond_what_may_run_by_itself_waits_for_a_yes(drop, connection):
     assert answer(drop, "people.result.csv") == {"2": "purged", "3": "purged"}
 
 
+def test_allowing_more_later_is_no_yes_to_a_file_that_waits_and_allowing_less_counts_at_once(drop, connection):
+    connection.runs_up_to = 0
+    add_customer("ann@people.com")
+    put(drop, "people.csv", "ann@people.com")
+    look_until_answered(connection)
+    connection.runs_up_to = 50
+    look_until_answered(connection)
+    assert db.session.scalar(select(Batch.state)) is State.READY and customers() == 1
+    put(drop, "other.csv", "ann@people.com", "nobody@people.com")
+    look(connection)
+    look(connection)
+    connection.runs_up_to = 0
+    look_until_answered(connection)
+    assert customers() == 1
+
+
+def test_files_whose_answers_would_have_one_name_are_each_answered(drop, connection):
+    for number, name in enumerate(("a.csv", "a.CSV", "ann@people.com.CSV", "ben@people.com.csv")):
+        put(drop, name, f"nobody{number}@people.com")
+    look_until_answered(connection)
+    answers = [name for name in names(drop) if name.endswith(".result.csv")]
+    assert len(answers) == 4 and "results/a.result.csv" in answers, answers
+    assert not [name for name in names(drop) if "ann" in name or "ben" in name or "/." in name]
+
+
+def test_a_name_that_leaves_no_room_for_its_answers_is_left_alone(drop, connection):
+    put(drop, "é" * 100 + ".csv", "nobody@people.com")
+    put(drop, "é" * 98 + ".csv", "nobody@people.com")
+    look_until_answered(connection)
+    assert connection.left_alone == 1 and f"results/{'é' * 98}.result.csv" in names(drop)
+
+
+def test_a_claim_nobody_knows_is_counted_and_left(drop, connection):
+    put(drop, f".{'a' * 32}.claimed", "ann@people.com")
+    look_until_answered(connection)
+    assert connection.left_alone == 1 and names(drop) == {f".{'a' * 32}.claimed"}
+
+
+def test_what_was_cancelled_may_be_sent_again(drop, connection):
+    connection.runs_up_to = 0
+    add_customer("ann@people.com")
+    put(drop, "people.csv", "ann@people.com")
+    look_until_answered(connection)
+    batch = db.session.scalar(select(Batch))
+    batches.confirm(batch, batch.plan_digest)
+    batches.cancel(batch)
+    db.session.commit()
+    batches.run(1)
+    look_until_answered(connection)
+    assert answer(drop, "people.result.csv") == {"2": "cancelled"}
+    connection.runs_up_to = 10
+    put(drop, "again.csv", "ann@people.com")
+    look_until_answered(connection)
+    assert answer(drop, "again.result.csv") == {"2": "purged"}
+
+
+def test_the_next_look_comes_when_a_file_is_of_age_and_not_a_whole_turn_later(app, drop, connection):
+    connection.every_seconds = 3600
+    app.config["DROP_AGE_SECONDS"] = 40
+    put(drop, "people.csv", "nobody@people.com")
+    look(connection)
+    assert timedelta(seconds=30) < connection.next_look_at - now() < timedelta(seconds=60)
+    look(connection)
+    assert names(drop) == {"people.csv"}
+    (drop.files / "people.csv").unlink()
+    look(connection)
+    assert connection.next_look_at - now() > timedelta(minutes=50)
+
+
+def test_a_look_that_ran_out_of_time_goes_on_at_once(drop, connection):
+    connection.every_seconds = 3600
+    for number in range(5):
+        put(drop, f"{number}.csv", f"nobody{number}@people.com")
+    look(connection)
+    poll(connection, keep_going=iter([True, False, False, False]).__next__)
+    assert connection.next_look_at <= now() and pickup.due() == [1]
+
+
+def test_a_file_that_could_not_be_used_is_kept_for_a_month(drop, connection):
+    put(drop, "people.csv", "x", header="Name")
+    look_until_answered(connection)
+    assert "failed/people.csv" in names(drop)
+    kept_until = db.session.scalar(select(DroppedFile.kept_until))
+    assert timedelta(days=29) < kept_until - now() < timedelta(days=31)
+    db.session.execute(update(DroppedFile).values(kept_until=now() - timedelta(minutes=1)))
+    look_until_answered(connection)
+    assert names(drop) == {"failed/people.error.txt"}
+
+
 def test_a_batch_somebody_discarded_is_told_to_the_sender(drop, connection):
     connection.runs_up_to = 0
     add_customer("ann@people.com")

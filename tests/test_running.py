@@ -30,8 +30,8 @@ def test_the_first_start_makes_everything_and_ctrl_c_takes_it_all_down_again(ins
     assert stat.S_IMODE(instance.folder.stat().st_mode) == 0o700
     children = instance.children()
     assert (
-        sum(" worker" in command for command in children.values()) == 4
-    )  # one for single customers, one for looks at SFTP servers
+        sum(" worker" in command for command in children.values()) == 5
+    )  # one for single customers, two for looks at SFTP servers
     assert sum(" schedule" in command for command in children.values()) == 1
     assert instance.password not in " ".join(children.values())
     assert instance.stop() == 0

@@ -118,7 +118,7 @@ class Drop:
                     if kind != CMD_NAME:
                         raise paramiko.SFTPError("no names")
                     came += len(answer.asbytes())
-                    _keep_pace(began, came)
+                    self._keep_pace(began, came)
                     for _ in range(answer.get_int()):
                         name = answer.get_string().decode("utf-8", "surrogateescape")
                         answer.get_string()
@@ -151,7 +151,7 @@ class Drop:
                 read += len(block)
                 if read > max_bytes:
                     raise TooLarge(f"The file grew beyond {max_bytes / 1e6:,.0f} MB while it was read.")
-                _keep_pace(began, read)
+                self._keep_pace(began, read)
                 into.write(block)
         after = self.look(entry.name)
         if read != entry.size or after != entry:
@@ -166,7 +166,7 @@ class Drop:
                 for block in blocks:
                     remote.write(block)
                     written += len(block)
-                    _keep_pace(began, written)
+                    self._keep_pace(began, written)
             if self._client.lstat(self._path(draft)).st_size != written:
                 raise OSError
             self._replace(draft, name)
@@ -188,6 +188,12 @@ class Drop:
                 self._client.stat(self._path(name))
             except FileNotFoundError:
                 self._client.mkdir(self._path(name))
+
+    def _keep_pace(self, began: float, moved: int) -> None:
+        """Hang up on a server from which so few bytes since then are too few: to close a file, it would have to answer first."""
+        if time.monotonic() - began > WAIT_SECONDS + moved / SLOWEST:
+            self._client.get_channel().close()
+            raise TimeoutError
 
     def _replace(self, name: str, to: str) -> None:
         """Without OpenSSH's extension a rename does not replace, so what is in the way goes first."""
@@ -346,12 +352,6 @@ def _reached(at: Address) -> Iterator[None]:
         ) from None
     except (TimeoutError, EOFError, OSError, paramiko.SSHException) as error:
         raise Unreachable(f"{at.host} did not let us in: {_name(error)}.") from None
-
-
-def _keep_pace(began: float, moved: int) -> None:
-    """Raises TimeoutError when so few bytes since then are too few."""
-    if time.monotonic() - began > WAIT_SECONDS + moved / SLOWEST:
-        raise TimeoutError
 
 
 def _is_rsa(name: str, types: set[str]) -> bool:

@@ -114,6 +114,8 @@ def remove(connection: SftpConnection) -> None:
     """It is nowhere any more, and its key is gone; what it brought is still accounted for. Raises NotPossible."""
     if connection.is_embedded:
         raise NotPossible("This installation’s own server stays; pause it if it is not wanted.")
+    if not connection.paused_at:
+        raise NotPossible("Pause it first.")
     if files := bound(connection):
         raise NotPossible(f"{files:,} of its files are still in hand or kept on the server. Remove it when none is.")
     connection.removed_at, connection.private_key = now(), b""

@@ -1,19 +1,24 @@
 """Settings & Tools > SFTP connections."""
 
+import ipaddress
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 
-from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
+from flask import Blueprint, Response, abort, flash, redirect, render_template, request, url_for
 from flask_login import current_user
+from sqlalchemy import func
 from sqlalchemy.orm import joinedload
 
 from purge import pickup
+from purge.batches import NotPossible
 from purge.extensions import db, now, reading
 from purge.intake import sftp
 from purge.pickup import DroppedFile, FileState, SftpConnection
 
 blueprint = Blueprint("connections", __name__, url_prefix="/settings/sftp-connections")
 
-RECENT = 50
+PAGE = 50
 # Field: what it is called, and the longest, or the least and the most.
 TEXTS = {
     "name": ("name", 100),
@@ -21,6 +26,9 @@ TEXTS = {
     "username": ("user", 100),
     "folder": ("folder", 500),
     "email_column": ("column", 200),
+    "sender_host": ("host", 255),
+    "sender_username": ("user", 100),
+    "sender_folder": ("folder", 500),
 }
 NUMBERS = {
     "port": ("port", 1, 65_535),
@@ -28,8 +36,10 @@ NUMBERS = {
     "runs_up_to": ("number of customers", 0, 1_000_000),
     "keep_days": ("number of days", 0, 365),
     "silent_hours": ("number of hours", 1, 10_000),
+    "sender_port": ("port", 1, 65_535),
 }
-OPTIONAL = {"silent_hours"}
+OPTIONAL = {"silent_hours", "sender_host", "sender_port", "sender_username", "sender_folder"}
+PLACE = ("host", "port", "username", "folder")  # another one is another server's
 DEFAULTS = {
     "name": "",
     "host": "",
@@ -40,7 +50,7 @@ DEFAULTS = {
     "every_seconds": "60",
     "runs_up_to": "0",
     "keep_days": "0",
-    "silent_hours": "",
+    **dict.fromkeys(sorted(OPTIONAL), ""),
 }
 
 
@@ -52,8 +62,7 @@ def _admins_change():
 
 @blueprint.get("")
 def every():
-    found = db.session.scalars(db.select(SftpConnection).order_by(SftpConnection.name, SftpConnection.id)).all()
-    return render_template("connections/every.html", shown=[(one, pickup.worries(one)) for one in found])
+    return render_template("connections/every.html", shown=[(one, pickup.worries(one)) for one in pickup.every()])
 
 
 @blueprint.get("/new")
@@ -76,29 +85,39 @@ def add():
 
 @blueprint.get("/<int:connection_id>")
 def show(connection_id: int):
+    """`before` is the number of the file where the page of files before ended."""
     return _page(_fetch(connection_id))
 
 
 @blueprint.get("/<int:connection_id>/edit")
 def edit(connection_id: int):
     connection = _fetch(connection_id)
-    values = {name: getattr(connection, name) for name in DEFAULTS}
-    values["silent_hours"] = values["silent_hours"] or ""
+    values = {name: "" if (value := getattr(connection, name)) is None else value for name in DEFAULTS}
     return render_template("connections/edit.html", connection=connection, values=values, problems={})
 
 
 @blueprint.post("/<int:connection_id>/edit")
 def change(connection_id: int):
+    """Of this installation's own server, only what becomes of the files: where it is, the installation says."""
     connection = _fetch(connection_id)
-    values, problems = _read(request.form)
-    if request.form.get("private_key", "").strip():
+    own = {field: getattr(connection, field) for field in PLACE} if connection.is_embedded else {}
+    values, problems = _read({**request.form, **own})
+    if request.form.get("private_key", "").strip() and not own:
         _set_key(connection, request.form["private_key"], problems)
+    moved = [field for field in PLACE if field in values and values[field] != getattr(connection, field)]
+    if moved and (bound := pickup.bound(connection)):
+        problems[moved[0]] = (
+            f"{bound:,} of its files are still in hand or kept on the server as it was. "
+            "Change this when none is, or add another connection."
+        )
     if problems:
         db.session.rollback()
-        shown = {"connection": connection, "values": request.form, "problems": problems}
+        shown = {"connection": connection, "values": {**request.form, **own}, "problems": problems}
         return render_template("connections/edit.html", **shown), 422
-    if (values["host"], values["port"]) != (connection.host, connection.port):
+    if {"host", "port"} & set(moved):
         connection.host_keys = []  # they were another server's
+        pickup.pause(connection)
+        flash("It is paused: this is another server. Fetch its host keys, compare and pin them, then start picking up.")
     _fill(connection, values)
     db.session.commit()
     return _shown(connection)
@@ -119,6 +138,8 @@ def fetch_keys(connection_id: int):
 def pin(connection_id: int):
     """Exactly the keys that were ticked, and none besides."""
     connection = _fetch(connection_id)
+    if connection.is_embedded:
+        abort(403)
     try:
         for key in request.form.getlist("key"):
             sftp.fingerprint(key)
@@ -139,6 +160,21 @@ def resume(connection_id: int):
     return _moved(connection_id, pickup.resume)
 
 
+@blueprint.post("/<int:connection_id>/look")
+def look(connection_id: int):
+    """Without waiting for the schedule."""
+    return _moved(connection_id, pickup.look_soon, "The folder is looked into as soon as a worker is free.")
+
+
+@blueprint.post("/<int:connection_id>/remove")
+def remove(connection_id: int):
+    answer = _moved(
+        connection_id, pickup.remove, "The connection was removed. What it brought stands among the batches."
+    )
+    is_gone = db.session.get(SftpConnection, connection_id).removed_at
+    return redirect(url_for("connections.every"), 303) if is_gone else answer
+
+
 def _asked(connection_id: int, ask) -> str:
     connection = _fetch(connection_id)
     db.session.expunge(connection)
@@ -156,14 +192,20 @@ def _fetched(connection: SftpConnection) -> dict:
 
 
 def _page(connection: SftpConnection, steps=None, fetched=None, trouble=None) -> str:
-    files = db.select(DroppedFile).where(DroppedFile.connection_id == connection.id)
-    recent = files.options(joinedload(DroppedFile.batch)).order_by(DroppedFile.id.desc()).limit(RECENT)
+    theirs, before = DroppedFile.connection_id == connection.id, request.args.get("before", type=int)
+    files = db.select(DroppedFile).where(theirs, *([DroppedFile.id < before] if before else []))
+    page = files.options(joinedload(DroppedFile.batch)).order_by(DroppedFile.id.desc()).limit(PAGE + 1)
+    found = db.session.scalars(page).all()
+    waiting = db.select(func.count()).select_from(DroppedFile).where(theirs, DroppedFile.state != FileState.ENDED)
     keys = [(key, sftp.fingerprint(key)) for key in dict.fromkeys([*connection.host_keys, *(fetched or [])])]
     return render_template(
         "connections/show.html",
         connection=connection,
         worries=pickup.worries(connection),
-        files=db.session.scalars(recent).all(),
+        files=found[:PAGE],
+        older=found[PAGE - 1].id if len(found) > PAGE else None,
+        before=before,
+        waiting=db.session.scalar(waiting),
         states=FileState,
         keys=keys,
         steps=steps,
@@ -176,13 +218,15 @@ def _read(form: Mapping[str, str]) -> tuple[dict, dict[str, str]]:
     """What was typed, and what is wrong with it, by field."""
     values, problems = {}, {}
     for field, (words, longest) in TEXTS.items():
-        values[field] = text = form.get(field, "").strip()
-        if not text or len(text) > longest or not text.isprintable():
+        values[field] = text = form.get(field, "").strip() or (None if field in OPTIONAL else "")
+        if text is not None and not (text and len(text) <= longest and text.isprintable()):
             problems[field] = f"Say the {words}, in at most {longest} characters."
-    if values["host"].startswith("-") or " " in values["host"]:
-        problems["host"] = "Say the host’s name or address, without anything around it."
+    for field in ("host", "sender_host"):
+        values[field] = values[field] and values[field].removeprefix("[").removesuffix("]")
+        if values[field] and not _is_host(values[field]):
+            problems[field] = "Say the host’s name or address, without anything around it."
     for field, (words, least, most) in NUMBERS.items():
-        text = form.get(field, "").strip()
+        text = str(form.get(field, "")).strip()
         if not text and field in OPTIONAL:
             values[field] = None
         elif text.isascii() and text.isdigit() and least <= int(text) <= most:
@@ -190,6 +234,14 @@ def _read(form: Mapping[str, str]) -> tuple[dict, dict[str, str]]:
         else:
             problems[field] = f"The {words} is a whole number from {least:,} to {most:,}."
     return values, problems
+
+
+def _is_host(text: str) -> bool:
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(text))
+    with suppress(UnicodeError):
+        return bool(re.fullmatch(rb"[A-Za-z0-9][A-Za-z0-9._-]*", text.encode("idna")))
+    return False
 
 
 def _set_key(connection: SftpConnection, text: str, problems: dict[str, str]) -> None:
@@ -204,10 +256,16 @@ def _fill(connection: SftpConnection, values: dict) -> None:
         setattr(connection, field, value)
 
 
-def _moved(connection_id: int, act) -> Response:
+def _moved(connection_id: int, act, done: str | None = None) -> Response:
     connection = _fetch(connection_id)
-    act(connection)
-    db.session.commit()
+    try:
+        act(connection)
+        db.session.commit()
+    except NotPossible as refusal:
+        db.session.rollback()
+        done = str(refusal)
+    if done:
+        flash(done)
     return _shown(connection)
 
 
@@ -216,4 +274,5 @@ def _shown(connection: SftpConnection) -> Response:
 
 
 def _fetch(connection_id: int) -> SftpConnection:
-    return db.session.get(SftpConnection, connection_id) or abort(404)
+    connection = db.session.get(SftpConnection, connection_id)
+    return connection if connection and not connection.removed_at else abort(404)

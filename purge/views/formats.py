@@ -2,6 +2,7 @@
 
 from datetime import date, datetime
 from decimal import Decimal
+from shlex import quote
 
 from flask import Flask
 from markupsafe import Markup, escape
@@ -25,6 +26,7 @@ def register(app: Flask) -> None:
         name=name,
         marked=marked,
         bdi=bdi,
+        quoted=quote,
     )
 
 
