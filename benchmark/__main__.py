@@ -16,7 +16,7 @@ from pathlib import Path
 
 from app import create_app
 from benchmark import drop
-from benchmark.customers import MISS, list_times, p95, search_times, single_purges, without_the_index
+from benchmark.customers import MISS, filtered_times, list_times, p95, search_times, single_purges, without_the_index
 from benchmark.yardsticks import like, one_by_one, raw_sql
 from purge import batches
 from purge.batches import Door
@@ -67,14 +67,17 @@ def _measure(folder: Path) -> str:
         _say(f"purges of one while a file runs: {len(singles)}")
     _copy(base, folder / "work")
     searches, pages_of_list = search_times(folder / "work"), list_times(folder / "work")
+    filtered = filtered_times(folder / "work")
     searches["like"] = like(folder / "work" / "purge.db", MISS)
     cleared = _clearing(_copy(base, folder / "work"))
     pages = _mapping_pages(_copy(base, folder / "work"))
     rivers = _river_lines(made, river, raw, loop, small, large, cleared, pages)
-    return _table(rivers + _drop_lines(*dropped) + _customer_lines(river, indexless, searches, pages_of_list, singles))
+    return _table(
+        rivers + _drop_lines(*dropped) + _customer_lines(river, indexless, searches, pages_of_list, filtered, singles)
+    )
 
 
-def _customer_lines(river, indexless, searches, pages, singles) -> list[tuple[str, str, str]]:
+def _customer_lines(river, indexless, searches, pages, filtered, singles) -> list[tuple[str, str, str]]:
     with_index, without = (statistics.median(one["check"] + one["run"] for one in runs) for runs in (river, indexless))
     kinds = [kind for kind in searches if kind not in ("like", "miss, median")]
     slowest = max(kinds, key=searches.get)
@@ -95,6 +98,11 @@ def _customer_lines(river, indexless, searches, pages, singles) -> list[tuple[st
             "first and last page of the list, worst order",
             f"{pages[0] * 1e3:.1f} ms and {pages[1] * 1e3:.1f} ms",
             "at most twice",
+        ),
+        (
+            f"slowest of {filtered[0]} ways to filter, order, page and search",
+            f"{filtered[1] * 1e3:.0f} ms ({filtered[2]})",
+            "",
         ),
         (
             f"one purge, confirmed to gone, while {ROWS:,} rows run ({len(singles)} purges)",

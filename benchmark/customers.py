@@ -44,6 +44,23 @@ def list_times(folder: Path) -> tuple[float, float]:
     return max(pages, key=lambda page: page[1] / page[0])
 
 
+def filtered_times(folder: Path) -> tuple[int, float, str]:
+    """How many ways of filtering, ordering, paging and searching were tried; the slowest one's seconds, and which it was."""
+    day = {"created_from": "2026-05-01", "created_to": "2026-05-01"}
+    month = {"created_from": "2026-05-01", "created_to": "2026-05-31"}
+    nobody = {"created_from": "2099-01-01"}
+    filters = [nobody, day, month, {"side": "both"}, {"emails": "off"}, {"side": "both", "emails": "off", **month}]
+    listed = [{"sort": sort, "page": page} for sort in Sort for page in ("", "last")]
+    searched = [{"term": term} for term in ("gmail", "a", "amelia smith", MISS)]
+    with create_app({"INSTANCE_PATH": str(folder)}).app_context():
+        ask = _asker()
+        ways = [{**chosen, **way} for chosen in filters for way in listed + searched]
+        times = [(statistics.median(ask(way) for _ in range(3)), way) for way in ways]
+        db.engine.dispose()
+    seconds, way = max(times, key=lambda one: one[0])
+    return len(ways), seconds, ", ".join(f"{name} {value}" for name, value in way.items() if value)
+
+
 def single_purges(folder: Path, file: Path, customers: int) -> list[float]:
     """Seconds from the confirmation to "was permanently deleted", one after the other, for as long as the file runs."""
     folder.with_suffix(".output").unlink(missing_ok=True)  # of the run before, with another password

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import time
+from pathlib import Path
 
 import paramiko
 import pytest
@@ -14,8 +15,8 @@ from jobs import drop_server
 from purge import pickup
 from purge.intake import sftp as sftp_client
 from purge.pickup.connections import address
-from tests.drops import FaultyServer, connect
-from tests.instance import Instance
+from tests.drops import SSHD, FaultyServer, connect
+from tests.instance import CHECKOUT, Instance
 
 
 def client(connection):
@@ -198,3 +199,24 @@ def test_a_killed_server_and_a_killed_look_come_back(shop, tmp_path):
         assert time.monotonic() < until
         time.sleep(0.3)
     assert wait_for(shop.folder / "sftp/files/results/after.result.csv").count("purged") == 7
+
+
+def test_the_readmes_settings_for_openssh_are_understood_and_mean_what_they_should(tmp_path):
+    block = re.search(
+        r"^# /etc/ssh/sshd_config\n(.*?)^```", (CHECKOUT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )[1]
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "host"], check=True)
+    (tmp_path / "sshd_config").write_text(f"HostKey {tmp_path / 'host'}\nSubsystem sftp internal-sftp\n{block}")
+    who = "user=purge,host=a.example,addr=192.0.2.1"
+    Path("/run/sshd").mkdir(exist_ok=True) if os.geteuid() == 0 else None
+    command = [SSHD, "-T", "-f", tmp_path / "sshd_config", "-C", who]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    for wanted in (
+        "chrootdirectory /srv/purge",
+        "forcecommand internal-sftp",
+        "authenticationmethods publickey",
+        "allowtcpforwarding no",
+        "x11forwarding no",
+        "authorizedkeysfile /etc/ssh/authorized_keys/%u",
+    ):
+        assert wanted in told, wanted
