@@ -1,7 +1,7 @@
 """What the sender finds on the server afterwards: an answer for every row, or one sentence why there is none."""
 
 import hashlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Row, select, update
 
@@ -14,32 +14,25 @@ from purge.pickup.connections import FAILED, PROCESSED, RESULTS
 from purge.pickup.model import DroppedFile, FileState, claimed
 
 WOULD_BE = "would be purged"
-FAILED_DAYS = 30  # that a file stays in failed/, for whoever sent it to mend it
 
 
 def answer(connection: Row, drop: Drop, file: Row) -> None:
     """Write the answer, then take the file away, then note it. May be done again from its beginning."""
     files.try_again_later(file)
-    refusal = file.refusal or _refusal_of(file)
+    refusal, kept_until = file.refusal, file.kept_until
     if not refusal:
-        _write_results(drop, file)
-        entry = drop.look(claimed(file.claim))
-        if entry and (entry.size, entry.changed) != (file.size, file.changed):
-            refusal = (
-                f"The file went on growing after it was read with {file.size:,} bytes. Only what had come by then was "
-                "carried out; its answer is in results/. Send the rest again, and rename a file when it is whole."
-            )
-    days = FAILED_DAYS if refusal else connection.keep_days
+        refusal = _refusal_of(file) or _carried_out(drop, file)
+        kept_until = files.refuse_late(file, refusal) if refusal else _kept_until(connection)
     if refusal:
         drop.make_folder(FAILED)
         drop.write(f"{FAILED}/{_stem(file)}.error.txt", [f"{refusal}\n".encode()])
-    if days and not _is_known(file):
+    if kept_until:
         folder = FAILED if refusal else PROCESSED
         drop.make_folder(folder)
         drop.move(claimed(file.claim), f"{folder}/{file.name}")
     else:
         drop.remove(claimed(file.claim))
-    _end(file, refusal, days)
+    _end(file, bool(refusal), kept_until)
 
 
 def throw_away(drop: Drop, file: Row) -> None:
@@ -56,17 +49,24 @@ def _refusal_of(file: Row) -> str | None:
     return refusal if state is State.REFUSED else None
 
 
-def _is_known(file: Row) -> bool:
-    """The very same file was picked up before, as the batch it names: nobody needs this list of people a second time."""
-    return bool(file.refusal and file.batch_id)
-
-
-def _write_results(drop: Drop, file: Row) -> None:
+def _carried_out(drop: Drop, file: Row) -> str | None:
+    """Write the answer for every row; what there is to say when the file is no longer what was read."""
     drop.make_folder(RESULTS)
     name = f"{_stem(file)}.result.csv"
     digest = hashlib.sha256()
     drop.write(f"{RESULTS}/{name}", _results(file, digest))
     drop.write(f"{RESULTS}/{name}.sha256", [f"{digest.hexdigest()}  {name}\n".encode()])
+    entry = drop.look(claimed(file.claim))
+    if entry is None or (entry.size, entry.changed) == (file.size, file.changed):
+        return None
+    return (
+        f"The file went on growing after it was read with {file.size:,} bytes. Only what had come by then was "
+        "carried out; its answer is in results/. Send the rest again, and rename a file when it is whole."
+    )
+
+
+def _kept_until(connection: Row) -> datetime | None:
+    return now() + timedelta(days=connection.keep_days) if connection.keep_days else None
 
 
 def _results(file: Row, digest):
@@ -80,19 +80,19 @@ def _results(file: Row, digest):
         db.session.rollback()
 
 
-def _end(file: Row, refusal: str | None, days: int) -> None:
-    kept_until = now() + timedelta(days=days) if days and not _is_known(file) else None
+def _end(file: Row, is_refused: bool, kept_until: datetime | None) -> None:
     with db.session.begin():
         batch = db.session.get(Batch, file.batch_id) if file.batch_id else None
         if batch and batch.is_dry and batch.state is State.READY:  # its rows have been answered
             batches.discard(batch)
-        is_refused = DroppedFile.refusal.is_not(None) if refusal else DroppedFile.refusal.is_(None)
-        same_place = DroppedFile.connection_id == file.connection_id, DroppedFile.name == file.name, is_refused
+        same_folder = DroppedFile.refusal.is_not(None) if is_refused else DroppedFile.refusal.is_(None)
+        same_place = DroppedFile.connection_id == file.connection_id, DroppedFile.name == file.name, same_folder
         if kept_until:
-            db.session.execute(update(DroppedFile).where(*same_place).values(kept_until=None))  # it was replaced
+            others = DroppedFile.id != file.id
+            db.session.execute(update(DroppedFile).where(*same_place, others).values(kept_until=None))  # replaced
         this = update(DroppedFile).where(DroppedFile.id == file.id)
         ended = {"state": FileState.ENDED, "ended_at": now(), "kept_until": kept_until, "trouble": None}
-        db.session.execute(this.values(refusal=refusal, **ended))
+        db.session.execute(this.values(**ended))
 
 
 def _stem(file: Row) -> str:

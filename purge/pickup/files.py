@@ -1,6 +1,6 @@
 """The files of a connection, one row each: whose turn it is, and what becomes of them."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Row, delete, exists, func, or_, select, update
 
@@ -10,6 +10,7 @@ from purge.extensions import db, now, reading
 from purge.intake.sftp import Entry, Trouble
 from purge.pickup.model import DroppedFile, FileState
 
+FAILED_FOR = timedelta(days=30)
 PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
 BATCH_ENDED = (State.FINISHED, State.REFUSED, State.DISCARDED)
 IN_HAND = DroppedFile.state.in_([FileState.CLAIMED, FileState.TAKEN])
@@ -79,10 +80,23 @@ def read_again(file: Row, entry: Entry) -> None:
         db.session.execute(this.values(state=FileState.CLAIMED, batch_id=None))
 
 
-def refuse(file: Row, sentence: str, **values) -> None:
-    """It goes to failed/, with this sentence."""
+def refuse(file: Row, sentence: str) -> None:
+    """It goes to failed/, with this sentence, for whoever sent it to mend it."""
     with db.engine.begin() as writer:
-        decide(writer, file, refusal=sentence, **values)
+        decide(writer, file, refusal=sentence, kept_until=now() + FAILED_FOR)
+
+
+def refuse_again(file: Row, sentence: str, batch_id: int) -> None:
+    """It was picked up before, in this batch: the sentence goes to failed/, and nobody needs the list of people there."""
+    with db.engine.begin() as writer:
+        decide(writer, file, refusal=sentence, batch_id=batch_id)
+
+
+def refuse_late(file: Row, sentence: str) -> datetime:
+    """As `refuse`, after it was taken; until when it is kept, which must stand here before the file does there."""
+    kept_until = now() + FAILED_FOR
+    _write(file.id, refusal=sentence, kept_until=kept_until)
+    return kept_until
 
 
 def decide(writer, file: Row, **values) -> None:

@@ -55,7 +55,7 @@ def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]
             batch = _open(connection, file, copy)
         except SameFile as same:
             db.session.rollback()
-            return files.refuse(file, str(same), batch_id=same.batch_id)
+            return files.refuse_again(file, str(same), same.batch_id)
         except (sftp.TooLarge, customer_csv.Refused, NotPossible) as refused:
             db.session.rollback()
             return files.refuse(file, str(refused))
