@@ -86,9 +86,10 @@ def serve(place: Place, door: socket.socket, stop: threading.Event, files: type[
 
 
 def _attend(link: socket.socket, host_key: paramiko.PKey, place: Place, places: threading.Semaphore, files) -> None:
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or curl takes half a minute for 50 MB
-    transport = paramiko.Transport(link)
+    transport = None
     try:
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or curl takes half a minute for 50 MB
+        transport = paramiko.Transport(link)
         transport.add_server_key(host_key)
         transport.set_subsystem_handler("sftp", Sftp, files, place.files)
         transport.auth_timeout = LOGIN_SECONDS
@@ -101,7 +102,8 @@ def _attend(link: socket.socket, host_key: paramiko.PKey, place: Place, places: 
     except (paramiko.SSHException, EOFError, OSError) as error:
         log.info("a connection ended: %s", type(error).__name__)
     finally:
-        transport.close()
+        if transport:
+            transport.close()
         link.close()
         places.release()
 
@@ -123,6 +125,8 @@ class Door(paramiko.ServerInterface):
         return "publickey,password"
 
     def check_auth_password(self, username, password):
+        if not isinstance(password, str):  # paramiko hands over as they came those bytes that are no text
+            return paramiko.AUTH_FAILED
         is_right = hmac.compare_digest(password.encode(), self.place.password().encode())
         if is_right and username == USERNAME:
             return paramiko.AUTH_SUCCESSFUL

@@ -315,7 +315,7 @@ def test_the_instructions_say_how_senders_reach_it_and_write_it_as_a_shell_needs
     assert shlex.split(lftp)[-1] == "sftp://corp%5Csvc%20x:@[2001:db8::5]", lftp
     assert "127.0.0.1" not in connecting
     sending = html.unescape(admin.get(f"{base}/sending-data-via-sftp/purge-customers?connection={connection.id}").text)
-    assert 'cd "/in coming"' in sending
+    assert "cd '/in coming'" in sending
     template = admin.get(re.search(r'href="([^"]+purge-template.csv[^"]*)"', sending)[1])
     assert template.text == "Mail,type\r\n"
 

@@ -4,9 +4,12 @@ import errno
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -17,8 +20,8 @@ from purge import batches, pickup
 from purge.batches import Batch, Outcome, State
 from purge.extensions import db, now
 from purge.intake import sftp
-from purge.models import Customer
-from purge.pickup import DroppedFile, FileState
+from purge.models import Customer, Role
+from purge.pickup import DroppedFile, FileState, SftpConnection
 from tests.drops import FaultyServer, connect, kill_at
 from tests.instance import CHECKOUT
 from tests.people import add_customer
@@ -197,8 +200,132 @@ def test_an_upload_that_goes_on_after_its_batch_ran_is_told_and_not_thrown_away(
         upload.write("ben@people.com\n")
     look_until_answered(connection)
     assert answer(server, "people.result.csv") == {"2": "purged"}
-    assert "went on growing" in (server.files / "failed/people.error.txt").read_text()
+    assert "changed on the server after it was read" in (server.files / "failed/people.error.txt").read_text()
     assert "ben@people.com" in (server.files / "failed/people.csv").read_text()
+
+
+def test_an_upload_that_goes_on_while_its_batch_waits_for_a_person_is_read_again_too(server, connection):
+    connection.runs_up_to = 0
+    put(server, "people.csv", "ann@people.com")
+    for _ in range(3):
+        look(connection)
+    first = db.session.scalar(select(Batch))
+    assert first.state is State.READY
+    (claimed,) = server.files.glob(".*.claimed")
+    with claimed.open("a") as upload:
+        upload.write("ben@people.com\n")
+    for _ in range(3):
+        look(connection)
+    assert [(batch.state, batch.rows) for batch in db.session.scalars(select(Batch).order_by(Batch.id))] == [
+        (State.DISCARDED, 1),
+        (State.READY, 2),
+    ]
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_folder_that_is_away_for_a_moment_is_not_a_file_taken_back(server, connection, looks):
+    put(server, "people.csv", "ann@people.com")
+    for _ in range(looks):
+        look(connection)
+    away = server.files.with_name("away")
+    once(server, "lstat", lambda path: server.files.rename(away))
+    look(connection)
+    assert connection.failing_since and "folder" in connection.last_error
+    away.rename(server.files)
+    it_ends_well(server, connection)
+
+
+@pytest.mark.parametrize("change", ["pause", "lower", "unpin"])
+def test_what_an_admin_changes_counts_for_a_look_that_is_going_on(app, server, connection, change):
+    connection_id = connection.id
+    put(server, "0.csv", "ann@people.com")
+    if change != "lower":
+        put(server, "1.csv", "nobody@people.com")
+    look(connection)
+    values = {"pause": {"paused_at": now()}, "lower": {"runs_up_to": 0}, "unpin": {"host_keys": []}}[change]
+
+    def change_it(_path):
+        with app.app_context(), db.engine.begin() as writer:
+            writer.execute(update(SftpConnection).where(SftpConnection.id == connection_id).values(**values))
+
+    if change == "lower":
+        look(connection)
+        once(server, "lstat", change_it)
+        look(connection)
+        assert db.session.scalar(select(func.count()).select_from(Customer)) == 1
+    else:
+        once(server, "open", change_it)
+        look(connection)
+        assert db.session.scalar(select(func.count()).select_from(Batch)) == 1
+        assert len(names(server)) == 2
+
+
+def test_a_connection_cannot_be_removed_under_a_look_and_forgets_names_when_it_is(server, connection, signed_in):
+    admin = signed_in(Role.ADMIN)
+    connection_id = connection.id
+    page = f"/settings/sftp-connections/{connection_id}"
+    put(server, "ann@people.com.csv", "ann@people.com")
+    look(connection)
+    pickup.pause(connection)
+    db.session.commit()
+    with pickup.at_rest(connection_id):
+        admin.post(f"{page}/remove", page=page)
+        assert "looked into at this moment" in admin.get(page).text
+    admin.post(f"{page}/remove", page=page)
+    assert db.session.get(SftpConnection, connection_id, populate_existing=True).removed_at
+    assert not db.session.scalars(select(DroppedFile)).all()
+
+
+def test_a_poison_file_breaks_no_look(server, connection, monkeypatch):
+    """Whatever is wrong with one, the others go on."""
+    put(server, "a.csv", "nobody@people.com")
+    put(server, "b.csv", "ann@people.com")
+    real = sys.modules["purge.pickup.take"].columns
+
+    def columns(batch, email_column):
+        if batch.file_name == "a.csv":
+            raise ZeroDivisionError
+        return real(batch, email_column)
+
+    monkeypatch.setattr(sys.modules["purge.pickup.take"], "columns", columns)
+    look_until_answered(connection)
+    assert answer(server, "b.result.csv") == {"2": "purged"} and connection.failures == 0 and connection.failing_since
+    assert "ZeroDivisionError" in db.session.scalar(select(DroppedFile.trouble).where(DroppedFile.name == "a.csv"))
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_hung_up_on(app):
+    """It answers in SSH and goes on for ever, a byte at a time: no wait of a socket's own would end."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        stop = threading.Event()
+
+        def drip():
+            link, _ = door.accept()
+            with link, suppress(OSError):
+                link.sendall(b"SSH-2.0-drip\r\n")
+                while not stop.wait(0.05):
+                    link.sendall(b"\0")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            at = sftp.Address(
+                "127.0.0.1", door.getsockname()[1], "purge", pickup.new_private_key(), ("ssh-ed25519 AAAA",)
+            )
+            began = time.monotonic()
+            with pytest.raises(sftp.Unreachable), sftp.connect(at, "/"):
+                pass
+            assert time.monotonic() - began < sftp.SIGN_IN_SECONDS + 10
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_a_wait_ends_however_little_comes_meanwhile(server, connection, monkeypatch):
+    monkeypatch.setattr(sftp, "LISTING_SECONDS", 1)
+    server.fault = lambda operation, path: time.sleep(3) if operation == "list_folder" else None
+    began = time.monotonic()
+    look(connection)
+    assert time.monotonic() - began < 3 and "when it was to list" in connection.last_error
 
 
 def test_a_file_taken_back_before_its_batch_runs_deletes_nobody(server, connection):

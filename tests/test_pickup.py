@@ -250,6 +250,31 @@ def test_allowing_more_later_is_no_yes_to_a_file_that_waits_and_allowing_less_co
     assert customers() == 1
 
 
+def test_only_its_own_connections_limit_makes_a_waiting_file_due(drop, connection):
+    connection.runs_up_to = 0
+    add_customer("ann@people.com")
+    put(drop, "people.csv", "ann@people.com")
+    look_until_answered(connection)
+    db.session.execute(update(DroppedFile).values(runs_up_to=100))
+    connection.next_look_at = now() + timedelta(hours=1)
+    connect(drop, name="Another", runs_up_to=1_000, next_look_at=now() + timedelta(hours=1))
+    assert pickup.due() == []
+    connection.runs_up_to = 1
+    db.session.commit()
+    assert pickup.due() == [connection.id]
+
+
+def test_two_refused_files_of_one_name_are_both_kept_for_their_month(drop, connection):
+    for _ in range(2):
+        put(drop, "people.csv", "x", header="Name")
+        look(connection)
+        poll(connection)
+    kept = db.session.scalars(select(DroppedFile.kept_until)).all()
+    look_until_answered(connection)
+    assert len(kept) == 2 and "failed/people.csv" in names(drop)
+    assert sum(until is not None for until in db.session.scalars(select(DroppedFile.kept_until))) == 1
+
+
 def test_files_whose_answers_would_have_one_name_are_each_answered(drop, connection):
     for number, name in enumerate(("a.csv", "a.CSV", "ann@people.com.CSV", "ben@people.com.csv")):
         put(drop, name, f"nobody{number}@people.com")

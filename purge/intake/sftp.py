@@ -6,8 +6,9 @@ import hmac
 import io
 import socket
 import stat
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -17,8 +18,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from paramiko.sftp import CMD_CLOSE, CMD_HANDLE, CMD_NAME, CMD_OPENDIR, CMD_READDIR
 
-CONNECT_SECONDS, WAIT_SECONDS = 10, 30
+CONNECT_SECONDS, SIGN_IN_SECONDS, WAIT_SECONDS = 10, 40, 30
+LISTING_SECONDS, WRITING_SECONDS = 120, 600
 SLOWEST = 100_000  # bytes a second: a server that is slower keeps others waiting, and is taken for one that hangs
+MOST_ENTRIES = 200_000  # in a folder
 LEAST_RSA_BITS = 2_048
 BLOCK_BYTES = 256 * 1024
 REQUESTS_AHEAD = 64
@@ -66,6 +69,10 @@ class NotWhole(Trouble):
     """A file was not read as it was announced; it may be tried again."""
 
 
+class Crowded(Trouble):
+    """More names than are read."""
+
+
 class TooLarge(Trouble):
     """More bytes than are allowed."""
 
@@ -106,8 +113,8 @@ class Drop:
 
         paramiko's own listing breaks off at the first name that is not UTF-8.
         """
-        began, came = time.monotonic(), 0
-        with self._told("list its folder"):
+        began, came, listed = time.monotonic(), 0, 0
+        with self._told("list its folder", LISTING_SECONDS):
             kind, answer = self._client._request(CMD_OPENDIR, self._path(""))
             if kind != CMD_HANDLE:
                 raise paramiko.SFTPError("no handle")
@@ -117,9 +124,12 @@ class Drop:
                     kind, answer = self._client._request(CMD_READDIR, handle)
                     if kind != CMD_NAME:
                         raise paramiko.SFTPError("no names")
-                    came += len(answer.asbytes())
+                    came, answer_count = came + len(answer.asbytes()), answer.get_int()
                     self._keep_pace(began, came)
-                    for _ in range(answer.get_int()):
+                    listed += answer_count
+                    if listed > MOST_ENTRIES:
+                        raise Crowded(f"The folder holds more than {MOST_ENTRIES:,} entries. Clear it up.")
+                    for _ in range(answer_count):
                         name = answer.get_string().decode("utf-8", "surrogateescape")
                         answer.get_string()
                         found = paramiko.SFTPAttributes._from_msg(answer)
@@ -133,6 +143,14 @@ class Drop:
             return _entry(name, self._client.lstat(self._path(name)))
         return None
 
+    def is_gone(self, name: str) -> bool:
+        """Nothing has this name, though the folder is there; raises NotAllowed when that is not."""
+        if self.look(name):
+            return False
+        if self.look("") is None:
+            raise NotAllowed(f"{self._host} does not show its folder any more.")
+        return True
+
     def claim(self, name: str, to: str) -> bool:
         """Rename, never over another file; False when there is nothing of this name any more."""
         with self._told("rename a file"), suppress(FileNotFoundError):
@@ -145,7 +163,8 @@ class Drop:
         if entry.size > max_bytes:
             raise TooLarge(f"The file is larger than {max_bytes / 1e6:,.0f} MB. Send it in parts.")
         read, began = 0, time.monotonic()
-        with self._told("read a file"), self._client.open(self._path(entry.name), "rb") as remote:
+        most = WAIT_SECONDS + entry.size / SLOWEST
+        with self._told("read a file", most), self._client.open(self._path(entry.name), "rb") as remote:
             remote.prefetch(entry.size, max_concurrent_requests=REQUESTS_AHEAD)
             while block := remote.read(BLOCK_BYTES):
                 read += len(block)
@@ -160,7 +179,7 @@ class Drop:
     def write(self, name: str, blocks: Iterable[bytes]) -> None:
         """A whole file or none: under a temporary name, then renamed over whatever has the name."""
         draft, written, began = f"{name}.tmp", 0, time.monotonic()
-        with self._told(f"write into {name.rpartition('/')[0] or 'its folder'}"):
+        with self._told(f"write into {name.rpartition('/')[0] or 'its folder'}", WRITING_SECONDS):
             with self._client.open(self._path(draft), "wb") as remote:
                 remote.set_pipelined(True)  # nobody reads what the server says of each block, so the size is compared
                 for block in blocks:
@@ -210,10 +229,11 @@ class Drop:
         return f"{self._folder}/{name}".rstrip("/") or "/"
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """Errors as sentences: what ends the connection, and what the server only would not do."""
+    def _told(self, what: str, seconds: float | None = None) -> Iterator[None]:
+        """Errors as sentences: what ends the connection, and what the server only would not do. After so long we hang up."""
         try:
-            yield
+            with _deadline(seconds or WAIT_SECONDS, self._client.get_channel().get_transport().close):
+                yield
         except (TimeoutError, EOFError, ConnectionError, paramiko.SSHException) as error:
             raise Unreachable(f"{self._host} stopped answering when it was to {what} ({_name(error)}).") from None
         except (paramiko.SFTPError, UnicodeError):
@@ -236,7 +256,7 @@ def connect(at: Address, folder: str) -> Iterator[Drop]:
     others = [name for group in _HOST_KEY_TYPES for name in group if name not in types and not _is_rsa(name, types)]
     link = _link(at.host, at.port)
     try:
-        with _reached(at):
+        with _reached(at), _deadline(SIGN_IN_SECONDS, link.close):
             client.connect(
                 at.host,
                 at.port,
@@ -352,6 +372,18 @@ def _reached(at: Address) -> Iterator[None]:
         ) from None
     except (TimeoutError, EOFError, OSError, paramiko.SSHException) as error:
         raise Unreachable(f"{at.host} did not let us in: {_name(error)}.") from None
+
+
+@contextmanager
+def _deadline(seconds: float, hang_up: Callable[[], None]) -> Iterator[None]:
+    """A byte now and then satisfies a socket's own timeout for ever."""
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _is_rsa(name: str, types: set[str]) -> bool:

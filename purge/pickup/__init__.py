@@ -15,13 +15,14 @@ from purge.pickup.connections import (
     worrying,
 )
 from purge.pickup.model import DroppedFile, FileState, SftpConnection
-from purge.pickup.poll import due, poll
+from purge.pickup.poll import at_rest, due, poll
 
 __all__ = [
     "DroppedFile",
     "FileState",
     "SftpConnection",
     "Step",
+    "at_rest",
     "bound",
     "due",
     "every",

@@ -1,7 +1,9 @@
 """What the sender finds on the server afterwards: an answer for every row, or one sentence why there is none."""
 
 import hashlib
+import tempfile
 from datetime import datetime, timedelta
+from typing import BinaryIO
 
 from sqlalchemy import Row, select, update
 
@@ -13,6 +15,7 @@ from purge.pickup import files
 from purge.pickup.connections import FAILED, PROCESSED, RESULTS
 from purge.pickup.model import DroppedFile, FileState, claimed
 
+BLOCK_BYTES = 65_536
 WOULD_BE = "would be purged"
 
 
@@ -22,7 +25,11 @@ def answer(connection: Row, drop: Drop, file: Row) -> None:
     refusal, kept_until = file.refusal, file.kept_until
     if not refusal:
         refusal = _refusal_of(file) or _carried_out(drop, file)
-        kept_until = files.refuse_late(file, refusal) if refusal else _kept_until(connection)
+        if refusal:
+            kept_until = files.refuse_late(file, refusal)
+        elif connection.keep_days and not kept_until:
+            kept_until = now() + timedelta(days=connection.keep_days)
+            files.keep_until(file, kept_until)
     if refusal:
         drop.make_folder(FAILED)
         drop.write(f"{FAILED}/{_stem(file)}.error.txt", [f"{refusal}\n".encode()])
@@ -51,33 +58,33 @@ def _refusal_of(file: Row) -> str | None:
 
 def _carried_out(drop: Drop, file: Row) -> str | None:
     """Write the answer for every row; what there is to say when the file is no longer what was read."""
-    drop.make_folder(RESULTS)
     name = f"{_stem(file)}.result.csv"
-    digest = hashlib.sha256()
-    drop.write(f"{RESULTS}/{name}", _results(file, digest))
-    drop.write(f"{RESULTS}/{name}.sha256", [f"{digest.hexdigest()}  {name}\n".encode()])
+    with tempfile.TemporaryFile() as results:
+        digest = _results(file, results)
+        drop.make_folder(RESULTS)
+        drop.write(f"{RESULTS}/{name}", iter(lambda: results.read(BLOCK_BYTES), b""))
+    drop.write(f"{RESULTS}/{name}.sha256", [f"{digest}  {name}\n".encode()])
     entry = drop.look(claimed(file.claim))
     if entry is None or (entry.size, entry.changed) == (file.size, file.changed):
         return None
     return (
-        f"The file went on growing after it was read with {file.size:,} bytes. Only what had come by then was "
-        "carried out; its answer is in results/. Send the rest again, and rename a file when it is whole."
+        f"The file changed on the server after it was read with {file.size:,} bytes. Only what it held then was carried "
+        "out; its answer is in results/. If something was added, send that again, and rename a file when it is whole."
     )
 
 
-def _kept_until(connection: Row) -> datetime | None:
-    return now() + timedelta(days=connection.keep_days) if connection.keep_days else None
-
-
-def _results(file: Row, digest):
-    """Read from the database while it is sent; reading holds up no writer."""
+def _results(file: Row, into: BinaryIO) -> str:
+    """The answers in a file of our own, so that nothing is read while a server is waited for; their SHA-256."""
+    digest = hashlib.sha256()
     with reading():
         batch = db.session.get(Batch, file.batch_id)
         for text in batches.results_csv(batch, WOULD_BE if batch.is_dry else "pending"):
             block = text.encode()
             digest.update(block)
-            yield block
+            into.write(block)
         db.session.rollback()
+    into.seek(0)
+    return digest.hexdigest()
 
 
 def _end(file: Row, is_refused: bool, kept_until: datetime | None) -> None:
@@ -88,7 +95,7 @@ def _end(file: Row, is_refused: bool, kept_until: datetime | None) -> None:
         same_folder = DroppedFile.refusal.is_not(None) if is_refused else DroppedFile.refusal.is_(None)
         same_place = DroppedFile.connection_id == file.connection_id, DroppedFile.name == file.name, same_folder
         if kept_until:
-            others = DroppedFile.id != file.id
+            others = (DroppedFile.id != file.id) & (DroppedFile.state == FileState.ENDED)
             db.session.execute(update(DroppedFile).where(*same_place, others).values(kept_until=None))  # replaced
         this = update(DroppedFile).where(DroppedFile.id == file.id)
         ended = {"state": FileState.ENDED, "ended_at": now(), "kept_until": kept_until, "trouble": None}

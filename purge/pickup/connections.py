@@ -7,14 +7,14 @@ from datetime import timedelta
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, delete, func, select
 
 from purge.batches import NotPossible
 from purge.extensions import db, now
 from purge.intake import sftp
 from purge.intake.sftp import Address, Trouble
 from purge.pickup.files import IN_HAND
-from purge.pickup.model import DroppedFile, SftpConnection
+from purge.pickup.model import DroppedFile, FileState, SftpConnection
 from purge.sealing import Seal
 
 FAILING_FOR = timedelta(minutes=15)
@@ -118,11 +118,16 @@ def remove(connection: SftpConnection) -> None:
         raise NotPossible("Pause it first.")
     if files := bound(connection):
         raise NotPossible(f"{files:,} of its files are still in hand or kept on the server. Remove it when none is.")
+    # Names that nothing came of would be looked at by nobody any more.
+    seen = DroppedFile.connection_id == connection.id, DroppedFile.state == FileState.SEEN
+    db.session.execute(delete(DroppedFile).where(*seen))
     connection.removed_at, connection.private_key = now(), b""
 
 
 def look_soon(connection: SftpConnection) -> None:
-    """As soon as a worker is free, whatever the schedule says."""
+    """As soon as a worker is free, whatever the schedule says. Raises NotPossible."""
+    if connection.paused_at:
+        raise NotPossible("It is paused. Start picking up first.")
     connection.next_look_at = now()
 
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Row, delete, exists, func, or_, select, update
+from sqlalchemy import Row, delete, exists, func, literal, or_, select, update
 
 from purge import batches
 from purge.batches import Batch, State
@@ -34,28 +34,43 @@ def answerable() -> tuple:
     return *decided, or_(DroppedFile.refusal.is_not(None), ended)
 
 
+def waiting() -> tuple:
+    """Files whose batch waits for a yes, whoever's."""
+    ready = exists().where(Batch.id == DroppedFile.batch_id, Batch.state == State.READY, ~Batch.is_dry)
+    return DroppedFile.state == FileState.TAKEN, DroppedFile.refusal.is_(None), ready.correlate_except(Batch)
+
+
 def runnable(runs_up_to) -> tuple:
     """Files that wait for a yes and need none: neither when they were taken nor by `runs_up_to`, which is what counts now."""
     small = Batch.planned <= DroppedFile.runs_up_to, Batch.planned <= runs_up_to
-    waiting = exists().where(Batch.id == DroppedFile.batch_id, Batch.state == State.READY, ~Batch.is_dry, *small)
-    return (
-        DroppedFile.state == FileState.TAKEN,
-        DroppedFile.refusal.is_(None),
-        DroppedFile.next_try_at <= now(),
-        waiting,
-    )
+    enough = exists().where(Batch.id == DroppedFile.batch_id, *small).correlate_except(Batch)
+    return *waiting(), DroppedFile.next_try_at <= now(), enough
 
 
 def try_again_later(file: Row, **values) -> None:
-    """Counted before it is tried, so that what kills us is counted too."""
+    """Counted before it is tried, so that what kills us is counted too; raises Trouble when somebody else has gone on with it."""
     pause = min(PAUSE * 2**file.attempts, LONGEST_PAUSE) if file.attempts < 20 else LONGEST_PAUSE
-    _write(file.id, attempts=file.attempts + 1, next_try_at=now() + pause, **values)
+    unchanged = DroppedFile.id == file.id, DroppedFile.state == file.state, DroppedFile.attempts == file.attempts
+    counted = {"attempts": file.attempts + 1, "next_try_at": now() + pause, **values}
+    with db.engine.begin() as writer:
+        if not writer.execute(update(DroppedFile).where(*unchanged).values(counted)).rowcount:
+            raise Trouble("Another look had the file first.")
 
 
-def note_trouble(writer, file: Row, sentence: str | None) -> None:
+def note_trouble(file: Row, sentence: str) -> None:
     """What kept us from going on with it, until we do."""
+    _write(file.id, trouble=sentence[:500])
+
+
+def went_well(writer, file: Row) -> None:
+    """Its next step is a new one, to be tried at once."""
     this = update(DroppedFile).where(DroppedFile.id == file.id)
-    writer.execute(this.values(trouble=sentence and sentence[:500]))
+    writer.execute(this.values(attempts=0, next_try_at=now(), trouble=None))
+
+
+def keep_until(file: Row, until: datetime) -> None:
+    """It stands here before the file stands there."""
+    _write(file.id, kept_until=until)
 
 
 def begin_anew(writer, file_id: int, entry: Entry) -> None:
@@ -102,8 +117,9 @@ def refuse_late(file: Row, sentence: str) -> datetime:
 def decide(writer, file: Row, **values) -> None:
     """What becomes of a claimed file, once and for all; from here on its name holds nothing personal, and its answer's is its own."""
     masked = batches.masked(file.name)
-    theirs = DroppedFile.connection_id == file.connection_id, DroppedFile.name != file.name
-    alike = exists().where(*theirs, func.lower(DroppedFile.name) == file.name.lower())  # a.csv beside a.CSV
+    there = (DroppedFile.state != FileState.ENDED) | DroppedFile.kept_until.is_not(None)
+    theirs = DroppedFile.connection_id == file.connection_id, DroppedFile.name != file.name, there
+    alike = exists().where(*theirs, func.lower(DroppedFile.name) == func.lower(literal(file.name)))  # a.csv, a.CSV
     if masked != file.name or writer.scalar(select(alike)):
         masked = f"{masked[: -len('.csv')]}-{file.id}.csv"
     this = update(DroppedFile).where(DroppedFile.id == file.id, DroppedFile.state == FileState.CLAIMED)
@@ -120,7 +136,7 @@ def forget(file: Row) -> None:
 
 def thrown_away(file: Row) -> None:
     """It is kept on the server no longer."""
-    _write(file.id, kept_until=None)
+    _write(file.id, kept_until=None, trouble=None)
 
 
 def _write(file_id: int, **values) -> None:

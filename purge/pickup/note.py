@@ -1,28 +1,36 @@
 """What stands in a folder: what could be taken is noted, with its size and time; what is none for us is counted."""
 
 import re
+from contextlib import suppress
 
 from sqlalchemy import Row, delete, insert, select, update
 
+from purge.batches import NotPossible
 from purge.extensions import db, now, reading
 from purge.intake.sftp import Drop, Entry
 from purge.pickup import files
 from purge.pickup.model import DroppedFile, FileState, SftpConnection
 
-MOST_ENTRIES = 50_000
 MOST_NAME = 200  # bytes: its answer's name is longer, and servers take 255
 CLAIM = re.compile(r"\.([0-9a-f]{32})\.claimed")
 
 
 def note(connection: Row, drop: Drop) -> None:
-    """Keep the names, sizes and times of what could be taken; a file that has changed begins anew."""
+    """Keep the names, sizes and times of what could be taken; a file that has changed begins anew, also while its batch waits."""
     found, claims, left_alone = _candidates(drop)
     with reading(), db.engine.connect() as reader:
         ours = DroppedFile.connection_id == connection.id
         columns = DroppedFile.id, DroppedFile.name, DroppedFile.size, DroppedFile.changed
         seen = select(*columns).where(ours, DroppedFile.state == FileState.SEEN)
         known = {row.name: row for row in reader.execute(seen)}
-        left_alone += len(claims - set(reader.scalars(select(DroppedFile.claim).where(ours, files.IN_HAND))))
+        in_hand = {row.claim: row for row in reader.execute(select(DroppedFile.__table__).where(ours, files.IN_HAND))}
+        waiting = set(reader.scalars(select(DroppedFile.claim).where(ours, *files.waiting())))
+    left_alone += len(claims.keys() - in_hand.keys())
+    for claim in waiting & claims.keys():
+        row, entry = in_hand[claim], claims[claim]
+        if (entry.size, entry.changed) != (row.size, row.changed):
+            with suppress(NotPossible):  # somebody was quicker
+                files.read_again(row, entry)
     new = [entry for name, entry in found.items() if name not in known]
     changed = [
         (known[name].id, entry)
@@ -44,14 +52,12 @@ def note(connection: Row, drop: Drop) -> None:
         writer.execute(this.values(left_alone=left_alone, **({"last_file_at": now()} if new else {})))
 
 
-def _candidates(drop: Drop) -> tuple[dict[str, Entry], set[str], int]:
+def _candidates(drop: Drop) -> tuple[dict[str, Entry], dict[str, Entry], int]:
     """What may be taken, by name; the claims that stand there; and how many other entries are called .csv."""
-    found, claims, left_alone = {}, set(), 0
-    for number, entry in enumerate(drop.entries()):
-        if number == MOST_ENTRIES:
-            break
+    found, claims, left_alone = {}, {}, 0
+    for entry in drop.entries():
         if claim := CLAIM.fullmatch(entry.name):
-            claims.add(claim[1])
+            claims[claim[1]] = entry
         elif entry.name.lower().endswith(".csv"):
             if not (entry.is_file and _is_plain(entry.name)):
                 left_alone += 1

@@ -9,13 +9,14 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from flask import current_app
 from sqlalchemy import Row, exists, func, or_, select, update
 
-from purge.batches import Batch
+from purge.batches import Batch, NotPossible
 from purge.extensions import alone, db, now, reading
 from purge.intake import sftp
 from purge.intake.sftp import Drop, Trouble, Unreachable
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 60  # then the next look goes on
 LONGEST_PAUSE = timedelta(hours=1)
 A_MOMENT = timedelta(seconds=1)
+PLACE = ("host", "port", "username", "folder", "host_keys", "private_key", "removed_at")
 
 
 @dataclass
@@ -73,31 +75,41 @@ def poll(connection_id: int, opened: Callable[[Batch], None], keep_going: Callab
             looked.broke = str(trouble)
         except Exception as error:  # whatever it is, the connection must say so, and must not be asked again at once
             db.session.rollback()
-            looked.broke = f"Something unexpected happened ({type(error).__name__}); the worker's log says where."
-            where = " < ".join(
-                f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[::-1]
-            )
-            log.error("connection %s: %s in %s", connection_id, type(error).__name__, where)
+            looked.broke = _unexpected(connection, error)
         _came_to_an_end(connection, looked)
+
+
+@contextmanager
+def at_rest(connection_id: int):
+    """Nobody looks at it for as long as the block lasts; raises NotPossible while somebody does."""
+    with alone(db.engine, f"poll-{connection_id}") as is_ours:
+        if not is_ours:
+            raise NotPossible("It is being looked into at this moment. Try again in a minute.")
+        yield
 
 
 def _look(connection: Row, drop: Drop, opened, keep_going, looked: Looked) -> None:
     until = time.monotonic() + POLL_SECONDS
 
     def each(conditions: tuple, act: Callable[[Row], None]) -> None:
-        """One file's trouble is no other's, unless the connection is gone."""
+        """One file's trouble is no other's, unless the connection is gone; what an admin changes counts from the next file on."""
         for file in files.turn(connection, *conditions):
-            if not keep_going() or time.monotonic() > until:
+            if not keep_going() or time.monotonic() > until or not _is_as_it_was(connection):
                 looked.ran_out = True
                 return
             try:
                 act(file)
-            except Trouble as trouble:
-                with db.engine.begin() as writer:
-                    files.note_trouble(writer, file, str(trouble))
-                if isinstance(trouble, Unreachable):
-                    raise
-                looked.troubles.append(str(trouble))
+            except Unreachable as gone:
+                db.session.rollback()
+                files.note_trouble(file, str(gone))
+                raise
+            except Exception as error:
+                db.session.rollback()
+                sentence = str(error) if isinstance(error, Trouble) else _unexpected(connection, error)
+                files.note_trouble(file, sentence)
+                looked.troubles.append(sentence)
+            finally:
+                db.session.rollback()  # nothing of one file's is left to the next
 
     def answer_it(file: Row) -> None:
         answer(connection, drop, file)
@@ -109,7 +121,8 @@ def _look(connection: Row, drop: Drop, opened, keep_going, looked: Looked) -> No
     ripe = DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED]), DroppedFile.seen_at < old
     each(ripe, lambda file: take(connection, drop, file, opened))
     each(files.answerable(), answer_it)
-    each((DroppedFile.kept_until < now(),), lambda file: throw_away(drop, file))
+    outlived = DroppedFile.state == FileState.ENDED, DroppedFile.kept_until < now()
+    each(outlived, lambda file: throw_away(drop, file))
 
 
 def _came_to_an_end(connection: Row, looked: Looked) -> None:
@@ -118,18 +131,23 @@ def _came_to_an_end(connection: Row, looked: Looked) -> None:
     if looked.broke:
         pause = min(timedelta(seconds=connection.every_seconds) * 2 ** min(connection.failures, 12), LONGEST_PAUSE)
         values = {"failing_since": connection.failing_since or at, "failures": connection.failures + 1}
-        values["next_look_at"] = at + pause
+        next_look_at = at + pause
     else:
         next_look_at, is_stuck = _afterwards(connection, at)
         failing_since = (connection.failing_since or at) if is_stuck else None
         values = {"seen_at": at, "failures": 0, "failing_since": failing_since}
-        values["next_look_at"] = at if looked.ran_out else next_look_at
+        next_look_at = at if looked.ran_out else next_look_at
     told = looked.broke or (looked.troubles or [None])[-1]
     if told:
         values |= {"last_error": told[:500], "last_error_at": at}
         log.warning("connection %s: %s", connection.id, told)
+    this = update(SftpConnection).where(SftpConnection.id == connection.id)
     with db.engine.begin() as writer:
-        writer.execute(update(SftpConnection).where(SftpConnection.id == connection.id).values(**values))
+        writer.execute(this.values(**values))
+        # Unless somebody asked for a look meanwhile.
+        writer.execute(
+            this.where(SftpConnection.next_look_at == connection.next_look_at).values(next_look_at=next_look_at)
+        )
 
 
 def _afterwards(connection: Row, at: datetime) -> tuple[datetime, bool]:
@@ -140,10 +158,25 @@ def _afterwards(connection: Row, at: datetime) -> tuple[datetime, bool]:
         untried = select(func.min(DroppedFile.seen_at)).where(*to_be_taken, DroppedFile.attempts == 0)
         tried = select(func.min(DroppedFile.next_try_at)).where(*to_be_taken, DroppedFile.attempts > 0)
         seen_at, next_try_at = reader.scalar(untried), reader.scalar(tried)
-        is_stuck = bool(reader.scalar(select(exists().where(*open_files, DroppedFile.trouble.is_not(None)))))
+        theirs = DroppedFile.connection_id == connection.id
+        in_trouble = (DroppedFile.state != FileState.ENDED) & DroppedFile.trouble.is_not(None)
+        is_stuck = bool(reader.scalar(select(exists().where(theirs, in_trouble | (DroppedFile.kept_until < at)))))
     ripens = [seen_at + _age() + A_MOMENT] if seen_at else []
     soonest = min([*ripens, *([next_try_at] if next_try_at else [])], default=datetime.max.replace(tzinfo=at.tzinfo))
     return min(at + timedelta(seconds=connection.every_seconds), max(soonest, at + A_MOMENT)), is_stuck
+
+
+def _is_as_it_was(connection: Row) -> bool:
+    """Neither paused nor removed, and the same server and folder, under the same keys."""
+    current = _fetch(connection.id)
+    return all(getattr(current, name) == getattr(connection, name) for name in PLACE) and not current.paused_at
+
+
+def _unexpected(connection: Row, error: Exception) -> str:
+    """Into the log it goes without its values; what is told to the admin."""
+    where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[::-1])
+    log.error("connection %s: %s in %s", connection.id, type(error).__name__, where)
+    return f"Something unexpected happened ({type(error).__name__}); the worker's log says where."
 
 
 def _age() -> timedelta:

@@ -15,7 +15,7 @@ from purge.intake import customer_csv, sftp
 from purge.intake.sftp import Drop
 from purge.pickup import files
 from purge.pickup.columns import columns
-from purge.pickup.model import DroppedFile, FileState, claimed
+from purge.pickup.model import DroppedFile, FileState, SftpConnection, claimed
 
 DRY = ".dryrun.csv"
 MOST_ATTEMPTS = 8
@@ -39,7 +39,7 @@ def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]
     entry = drop.look(claimed(claim))
     if entry is None:
         if not drop.claim(file.name, claimed(claim)):
-            return files.forget(file)
+            return files.forget(file) if drop.is_gone(file.name) else None
         entry = drop.look(claimed(claim))
     elif file.attempts >= MOST_ATTEMPTS:
         return files.refuse(file, f"The file could not be read whole in {MOST_ATTEMPTS} attempts. Send it again.")
@@ -60,25 +60,34 @@ def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]
             db.session.rollback()
             return files.refuse(file, str(refused))
     opened(batch)
-    db.session.rollback()  # whoever hears of it may have read
 
 
 def let_run(drop: Drop, file: Row, opened: Callable[[Batch], None]) -> None:
     """Confirm a file's batch, unless the file is no longer what was read: an upload that rested may have gone on."""
+    files.try_again_later(file)
     entry = drop.look(claimed(file.claim))
-    if entry is None:  # its sender took it back
-        return files.discard_batch(file)
-    if (entry.size, entry.changed) != (file.size, file.changed):
-        return files.read_again(file, entry)
-    batch = db.session.get(Batch, file.batch_id)
     try:
-        batches.confirm(batch, batch.plan_digest, str(batch.planned))
-        files.note_trouble(db.session, file, None)
-        db.session.commit()
-        opened(batch)
+        if entry is None:
+            if drop.is_gone(claimed(file.claim)):  # its sender took it back
+                files.discard_batch(file)
+        elif (entry.size, entry.changed) != (file.size, file.changed):
+            files.read_again(file, entry)
+        elif batch := _confirmed(file):
+            opened(batch)
     except NotPossible:
-        pass  # somebody was quicker
-    db.session.rollback()
+        return  # somebody was quicker
+
+
+def _confirmed(file: Row) -> Batch | None:
+    """The batch, running now; None when the connection was paused or allows less by now."""
+    batch = db.session.get(Batch, file.batch_id)
+    connection = db.session.get(SftpConnection, file.connection_id)
+    if connection.paused_at or connection.removed_at or batch.planned > connection.runs_up_to:
+        return None
+    batches.confirm(batch, batch.plan_digest, str(batch.planned))
+    files.went_well(db.session, file)
+    db.session.commit()
+    return batch
 
 
 def _open(connection: Row, file: Row, copy) -> Batch:

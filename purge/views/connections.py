@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from flask import Blueprint, Response, abort, flash, redirect, render_template, request, url_for
 from flask_login import current_user
@@ -56,7 +56,8 @@ DEFAULTS = {
 
 @blueprint.before_request
 def _admins_change():
-    if request.method == "POST" and not current_user.may_connect:
+    changes = request.method == "POST" or request.endpoint in ("connections.new", "connections.edit")
+    if current_user.is_authenticated and changes and not current_user.may_connect:
         abort(403)
 
 
@@ -119,8 +120,7 @@ def change(connection_id: int):
         pickup.pause(connection)
         flash("It is paused: this is another server. Fetch its host keys, compare and pin them, then start picking up.")
     _fill(connection, values)
-    db.session.commit()
-    return _shown(connection)
+    return _committed(connection, rests=bool(moved))
 
 
 @blueprint.post("/<int:connection_id>/test")
@@ -168,9 +168,8 @@ def look(connection_id: int):
 
 @blueprint.post("/<int:connection_id>/remove")
 def remove(connection_id: int):
-    answer = _moved(
-        connection_id, pickup.remove, "The connection was removed. What it brought stands among the batches."
-    )
+    told = "The connection was removed. What it brought stands among the batches."
+    answer = _moved(connection_id, pickup.remove, told, rests=True)
     is_gone = db.session.get(SftpConnection, connection_id).removed_at
     return redirect(url_for("connections.every"), 303) if is_gone else answer
 
@@ -221,6 +220,9 @@ def _read(form: Mapping[str, str]) -> tuple[dict, dict[str, str]]:
         values[field] = text = form.get(field, "").strip() or (None if field in OPTIONAL else "")
         if text is not None and not (text and len(text) <= longest and text.isprintable()):
             problems[field] = f"Say the {words}, in at most {longest} characters."
+    for field in ("username", "sender_username"):
+        if (values[field] or "").startswith("-"):  # the commands of the instructions would take it for an option
+            problems[field] = "A user’s name does not begin with a dash here."
     for field in ("host", "sender_host"):
         values[field] = values[field] and values[field].removeprefix("[").removesuffix("]")
         if values[field] and not _is_host(values[field]):
@@ -256,17 +258,29 @@ def _fill(connection: SftpConnection, values: dict) -> None:
         setattr(connection, field, value)
 
 
-def _moved(connection_id: int, act, done: str | None = None) -> Response:
+def _moved(connection_id: int, act, done: str | None = None, rests: bool = False) -> Response:
     connection = _fetch(connection_id)
     try:
         act(connection)
-        db.session.commit()
+    except NotPossible as refusal:
+        db.session.rollback()
+        flash(str(refusal))
+        return _shown(connection)
+    return _committed(connection, done, rests)
+
+
+def _committed(connection: SftpConnection, done: str | None = None, rests: bool = False) -> Response:
+    """Saved; what must not happen under a look that is going on is refused while one is."""
+    connection_id = connection.id
+    try:
+        with pickup.at_rest(connection_id) if rests else nullcontext():
+            db.session.commit()
     except NotPossible as refusal:
         db.session.rollback()
         done = str(refusal)
     if done:
         flash(done)
-    return _shown(connection)
+    return redirect(url_for("connections.show", connection_id=connection_id), 303)
 
 
 def _shown(connection: SftpConnection) -> Response:

@@ -9,7 +9,7 @@ from purge.extensions import db
 SENTENCES = {
     400: ("This request could not be read", "Go back, reload the page and try again."),
     401: ("This needs a token", "See METRICS_TOKEN."),
-    403: ("You may look, but not change", "Ask an admin for the role “operator” if this is your task."),
+    403: ("You may look, but not change", "Ask an admin for the role that may, if this is your task."),
     404: ("There is nothing here", "The address may be mistyped, or what was here is gone."),
     405: ("That is not how this page works", "Go back and use the buttons on the page."),
     413: ("The file is too large", "Send it in parts; the limits stand on the Upload Tags page."),

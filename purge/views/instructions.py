@@ -44,7 +44,7 @@ class Sender:
 
     @property
     def cd(self) -> str:
-        return f'"{self.folder}"' if " " in self.folder else self.folder
+        return quote(self.folder)
 
 
 @blueprint.get("")
