@@ -42,24 +42,24 @@ def at_start(word: str) -> str:
 
 def spans(text: str, wanted: list[str]) -> list[tuple[int, int]]:
     """Where in `text` the folded words `wanted` stand: (start, end), in order, not overlapping."""
-    folded, places = [], []
-    for place, character in enumerate(text):
-        piece = fold(character)
-        folded.append(piece)
-        places += [place] * len(piece)
-    whole, covered = "".join(folded), set()
+    if text.isascii():
+        whole, places = fold(text), range(len(text))  # character for character: the usual case, and a page has hundreds
+    else:
+        pieces = [fold(character) for character in text]
+        whole, places = "".join(pieces), [place for place, piece in enumerate(pieces) for _ in piece]
+    stand = []
     for word in wanted:
         at = whole.find(word)
         while at >= 0:
             if len(word) >= SHORTEST_INSIDE or at == 0 or whole[at - 1].isspace():
-                covered |= {places[at + offset] for offset in range(len(word))}
+                stand.append((places[at], places[at + len(word) - 1] + 1))
             at = whole.find(word, at + len(word))
     found: list[tuple[int, int]] = []
-    for place in sorted(covered):
-        if found and found[-1][1] == place:
-            found[-1] = (found[-1][0], place + 1)
+    for start, end in sorted(stand):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
         else:
-            found.append((place, place + 1))
+            found.append((start, end))
     return found
 
 

@@ -11,6 +11,8 @@ from purge.customers import spans
 from purge.extensions import now
 from purge.models import Customer
 
+MARK, END_MARK = Markup("<mark>"), Markup("</mark>")
+
 
 def register(app: Flask) -> None:
     """Make them known to the templates."""
@@ -95,8 +97,8 @@ def bdi(text: str) -> Markup:
 
 def marked(text: str, wanted: list[str]) -> Markup:
     """The text, with what was looked for marked in it."""
-    shown, end = Markup(), 0
+    pieces, end = [], 0
     for start, stop in spans(text, wanted):
-        shown += escape(text[end:start]) + Markup("<mark>{}</mark>").format(text[start:stop])
+        pieces += [escape(text[end:start]), MARK, escape(text[start:stop]), END_MARK]
         end = stop
-    return shown + escape(text[end:])
+    return Markup().join([*pieces, escape(text[end:])])
