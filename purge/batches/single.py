@@ -42,7 +42,7 @@ def preview(customer: Customer) -> Preview:
     this = select(Customer.id).where(Customer.id == customer.id)
     falls = erasure.count(db.session.connection(), read_map(db.metadata), this)
     money = {currency: total for currency, total in db.session.execute(_on_their_way(customer))}
-    names = list(db.session.execute(_rewarded_friends(customer)).scalars())
+    names = list(db.session.scalars(_rewarded_friends(customer)))
     fingerprint = fingerprinter()(customer.email_key).hex()
     # The keyed fingerprint in it keeps the digest, which outlives the person, from telling the names.
     person = customer.id, fingerprint, customer.first_name, customer.surname, customer.external_id

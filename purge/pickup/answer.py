@@ -65,7 +65,7 @@ def _carried_out(drop: Drop, file: Row) -> str | None:
         drop.write(f"{RESULTS}/{name}", iter(lambda: results.read(BLOCK_BYTES), b""))
     drop.write(f"{RESULTS}/{name}.sha256", [f"{digest}  {name}\n".encode()])
     entry = drop.look(claimed(file.claim))
-    if entry is None or (entry.size, entry.changed) == (file.size, file.changed):
+    if entry is None or not files.has_changed(file, entry):
         return None
     return (
         f"The file changed on the server after it was read with {file.size:,} bytes. Only what it held then was carried "

@@ -47,6 +47,11 @@ def runnable(runs_up_to) -> tuple:
     return *waiting(), DroppedFile.next_try_at <= now(), enough
 
 
+def has_changed(file: Row, entry: Entry) -> bool:
+    """On the server it is not what was noted."""
+    return (entry.size, entry.changed) != (file.size, file.changed)
+
+
 def try_again_later(file: Row, **values) -> None:
     """Counted before it is tried, so that what kills us is counted too; raises Trouble when somebody else has gone on with it."""
     pause = min(PAUSE * 2**file.attempts, LONGEST_PAUSE) if file.attempts < 20 else LONGEST_PAUSE

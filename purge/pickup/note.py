@@ -28,14 +28,14 @@ def note(connection: Row, drop: Drop) -> None:
     left_alone += len(claims.keys() - in_hand.keys())
     for claim in waiting & claims.keys():
         row, entry = in_hand[claim], claims[claim]
-        if (entry.size, entry.changed) != (row.size, row.changed):
+        if files.has_changed(row, entry):
             with suppress(NotPossible):  # somebody was quicker
                 files.read_again(row, entry)
     new = [entry for name, entry in found.items() if name not in known]
     changed = [
         (known[name].id, entry)
         for name, entry in found.items()
-        if name in known and (known[name].size, known[name].changed) != (entry.size, entry.changed)
+        if name in known and files.has_changed(known[name], entry)
     ]
     gone = [row.id for name, row in known.items() if name not in found]
     if not (new or changed or gone or left_alone != connection.left_alone):

@@ -30,7 +30,6 @@ from purge.pickup.take import let_run, take
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 60  # then the next look goes on
-LONGEST_PAUSE = timedelta(hours=1)
 A_MOMENT = timedelta(seconds=1)
 PLACE = ("host", "port", "username", "folder", "host_keys", "private_key", "removed_at")
 
@@ -129,7 +128,9 @@ def _came_to_an_end(connection: Row, looked: Looked) -> None:
     """A server out of reach is left alone for longer each time; trouble with single files is theirs alone."""
     at = now()
     if looked.broke:
-        pause = min(timedelta(seconds=connection.every_seconds) * 2 ** min(connection.failures, 12), LONGEST_PAUSE)
+        pause = min(
+            timedelta(seconds=connection.every_seconds) * 2 ** min(connection.failures, 12), files.LONGEST_PAUSE
+        )
         values = {"failing_since": connection.failing_since or at, "failures": connection.failures + 1}
         next_look_at = at + pause
     else:

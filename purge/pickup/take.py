@@ -45,7 +45,7 @@ def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]
         return files.refuse(file, f"The file could not be read whole in {MOST_ATTEMPTS} attempts. Send it again.")
     if entry is None or not entry.is_file:
         return files.refuse(file, "This was no regular file any more when it was read.")
-    if (entry.size, entry.changed) != (file.size, file.changed):  # replaced between look and claim
+    if files.has_changed(file, entry):  # replaced between look and claim
         with db.engine.begin() as writer:
             return files.begin_anew(writer, file.id, entry)
     with tempfile.TemporaryFile() as copy:
@@ -70,7 +70,7 @@ def let_run(drop: Drop, file: Row, opened: Callable[[Batch], None]) -> None:
         if entry is None:
             if drop.is_gone(claimed(file.claim)):  # its sender took it back
                 files.discard_batch(file)
-        elif (entry.size, entry.changed) != (file.size, file.changed):
+        elif files.has_changed(file, entry):
             files.read_again(file, entry)
         elif batch := _confirmed(file):
             opened(batch)

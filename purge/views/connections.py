@@ -115,12 +115,13 @@ def change(connection_id: int):
         db.session.rollback()
         shown = {"connection": connection, "values": {**request.form, **own}, "problems": problems}
         return render_template("connections/edit.html", **shown), 422
+    told = None
     if {"host", "port"} & set(moved):
         connection.host_keys = []  # they were another server's
         pickup.pause(connection)
-        flash("It is paused: this is another server. Fetch its host keys, compare and pin them, then start picking up.")
+        told = "It is paused: this is another server. Fetch its host keys, compare and pin them, then start picking up."
     _fill(connection, values)
-    return _committed(connection, rests=bool(moved))
+    return _committed(connection, told, rests=bool(moved))
 
 
 @blueprint.post("/<int:connection_id>/test")
