@@ -44,8 +44,11 @@
 
   const dialog = document.getElementById("dialog");
   document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target.id === "dialog-place" && !document.getElementById("purge")) location.reload(); // purged meanwhile: the page says when
+  });
+  // Not before it has settled: until then htmx does not know the form in it, and a quick Enter would leave the page.
+  document.addEventListener("htmx:afterSettle", (event) => {
     if (event.detail.target.id === "dialog-place" && !dialog.open) {
-      if (!document.getElementById("purge")) { location.reload(); return; } // purged meanwhile: the page says when
       document.querySelector("[data-menu]").open = false;
       document.querySelector("[data-menu] summary").focus(); // where the focus returns to when the dialog closes
       dialog.showModal();

@@ -124,6 +124,7 @@ def test_the_keyboard_alone_purges_and_escape_keeps(open_page, person):
     page = open_page()
     page.goto(f"/customers/{id}")
     page.wait_for_load_state("networkidle")
+    page.evaluate("() => { htmx.config.defaultSettleDelay = 300; }")  # a busy machine, on which keys come before htmx is ready
     press_on(page, "Actions")
     press_on(page, "Purge …")
     expect(page.get_by_role("dialog")).to_be_visible()
@@ -132,10 +133,12 @@ def test_the_keyboard_alone_purges_and_escape_keeps(open_page, person):
     assert page.evaluate("() => document.activeElement.innerText") == "Actions"
     page.keyboard.press("Enter")
     press_on(page, "Purge …")
+    expect(page.get_by_role("dialog")).to_be_visible()
     press_on(page, f"Keep {first_name}")
     expect(page.get_by_role("dialog")).to_be_hidden()
     page.keyboard.press("Enter")
     press_on(page, "Purge …")
+    expect(page.get_by_role("dialog")).to_be_visible()
     press_on(page, f"Permanently delete {first_name}")
     expect(page.locator(".purging h1")).to_have_text(f"{first_name}’s data was permanently deleted")
     expect(page.locator("#main")).to_be_focused()  # only once htmx has settled, a moment after the words stand there
