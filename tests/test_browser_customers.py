@@ -124,7 +124,8 @@ def test_the_keyboard_alone_purges_and_escape_keeps(open_page, person):
     page = open_page()
     page.goto(f"/customers/{id}")
     page.wait_for_load_state("networkidle")
-    page.evaluate("() => { htmx.config.defaultSettleDelay = 300; }")  # a busy machine, on which keys come before htmx is ready
+    # As on a busy machine, where keys come before htmx is ready.
+    page.evaluate("() => { htmx.config.defaultSettleDelay = 300; }")
     press_on(page, "Actions")
     press_on(page, "Purge …")
     expect(page.get_by_role("dialog")).to_be_visible()

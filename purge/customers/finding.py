@@ -114,34 +114,49 @@ def total() -> int:
 
 
 def _search(asked: Asked) -> Found:
-    """Without a cursor, everything that matches is ranked at once when it fits on a page; a common term is read level by level."""
-    are_few = _are_few(asked)
+    """Everything that matches is ranked at once when it fits on a page; a common term is read level by level."""
     if asked.page is None:
-        everything = _matching(asked, _inside(asked.words), None, PAGE + 1, are_few)
+        everything = _matching(asked, _at_least(Match.INSIDE, asked.words))
         if len(everything) <= PAGE:
+            customers = _customers(everything)
             slugs = _slugs(everything)
-            return Found(sorted(everything, key=lambda one: (_match(one, slugs, asked.words), -one.id)), slugs)
-    direction, value, id = asked.page or ("next", str(int(Match.WHOLE)), None)
+            return Found(sorted(customers, key=lambda one: (_match(one, slugs, asked.words), -one.id)), slugs)
+        rows = _best(asked, everything)
+    else:
+        rows = _further(asked, *asked.page)
+    rows, previous, following = _page(asked, rows, lambda row: (str(int(row[0])), row[1]))
+    ids = [id for _, id in rows]
+    return Found(_customers(ids), _slugs(ids), previous, following)
+
+
+def _best(asked: Asked, everything: list[int]) -> list[tuple[Match, int]]:
+    """Where a common term's list begins: all the better matches are known then, and need not be looked for again."""
+    rows: dict[int, Match] = {}
+    for match in Match:
+        if len(rows) <= PAGE:
+            found = everything if match is Match.INSIDE else _matching(asked, _at_least(match, asked.words))
+            rows |= {id: match for id in found if id not in rows}
+    return [(match, id) for id, match in rows.items()][: PAGE + 1]
+
+
+def _further(asked: Asked, direction: str, value: str, id: int | None) -> list[tuple[Match, int]]:
+    """From a place in the list on, or backwards from it."""
     start, backwards = Match(int(value)), direction == "previous"
-    rows: list[tuple[Match, Customer]] = []
+    rows: list[tuple[Match, int]] = []
     for match in reversed(Match) if backwards else Match:
         if len(rows) <= PAGE and (match <= start if backwards else match >= start):
-            beyond = id if match == start else None
-            expression = _exactly(match, asked.words)
-            found = _matching(asked, expression, beyond, PAGE + 1 - len(rows), are_few, backwards)
-            rows += [(match, customer) for customer in found]
-    rows, previous, following = _page(asked, rows, lambda row: (str(int(row[0])), row[1].id))
-    customers = [customer for _, customer in rows]
-    return Found(customers, _slugs(customers), previous, following)
+            found = _matching(asked, _exactly(match, asked.words), id if match == start else None, backwards)
+            rows += [(match, id) for id in found]
+    return rows[: PAGE + 1]
 
 
-def _matching(
-    asked: Asked, expression: str, beyond: int | None, limit: int, are_few: bool, backwards: bool = False
-) -> list[Customer]:
-    """Customers whose index entries match, the newest first from below the id `beyond`; backwards, the oldest from above it."""
+def _matching(asked: Asked, expression: str, beyond: int | None = None, backwards: bool = False) -> list[int]:
+    """One more than a page of the customers whose index entries match, the newest first from below the id `beyond`;
+    backwards, the oldest from above it."""
     entries, matches = search_index.entries, search_index.matches(expression)
-    wanted, id = select(Customer), entries.c.rowid
-    if are_few:
+    id = entries.c.rowid
+    wanted = select(Customer.id)
+    if _are_few(asked):
         id = Customer.id + 0  # no index has this, so that SQLite goes by the dates
         wanted = wanted.where(exists(select(1).select_from(entries).where(entries.c.rowid == Customer.id, matches)))
     else:
@@ -149,17 +164,26 @@ def _matching(
     if beyond is not None:
         wanted = wanted.where(id > beyond if backwards else id < beyond)
     order = id if backwards else id.desc()
-    return list(db.session.scalars(wanted.where(*_filters(asked)).order_by(order).limit(limit)))
+    return list(db.session.scalars(wanted.where(*_filters(asked)).order_by(order).limit(PAGE + 1)))
+
+
+def _customers(ids: list[int]) -> list[Customer]:
+    """In this order."""
+    found = {customer.id: customer for customer in db.session.scalars(select(Customer).where(Customer.id.in_(ids)))}
+    return [found[id] for id in ids if id in found]
 
 
 def _exactly(match: Match, wanted: list[str]) -> str:
     """Every word is met at least this well, and not every word better."""
-    levels = {
-        Match.WHOLE: _all(_phrase(f"{at_start(word)} ") for word in wanted),
-        Match.BEGINNING: _all(_phrase(at_start(word)) for word in wanted),
-        Match.INSIDE: _inside(wanted),
-    }
-    return f"({levels[match]}) NOT ({levels[Match(match - 1)]})" if match else levels[match]
+    this = _at_least(match, wanted)
+    return f"({this}) NOT ({_at_least(Match(match - 1), wanted)})" if match else this
+
+
+def _at_least(match: Match, wanted: list[str]) -> str:
+    """Every word is met at least this well."""
+    if match is Match.INSIDE:
+        return _inside(wanted)
+    return _all(_phrase(f"{at_start(word)} " if match is Match.WHOLE else at_start(word)) for word in wanted)
 
 
 def _inside(wanted: list[str]) -> str:
@@ -188,8 +212,7 @@ def _match(customer: Customer, slugs: dict[int, list[str]], wanted: list[str]) -
     )
 
 
-def _slugs(customers: list[Customer]) -> dict[int, list[str]]:
-    ids = [customer.id for customer in customers]
+def _slugs(ids: list[int]) -> dict[int, list[str]]:
     slugs: dict[int, list[str]] = {}
     links = select(ShareLink.customer_id, ShareLink.slug).where(ShareLink.customer_id.in_(ids)).order_by(ShareLink.id)
     for id, slug in db.session.execute(links):
