@@ -1,6 +1,7 @@
 """The river without its banks: open, map, check, confirm, run, account for, on a real database."""
 
 import io
+import itertools
 import random
 from importlib import import_module
 
@@ -247,6 +248,29 @@ def test_cancelling_the_rest_leaves_the_rest_alone(app):
     db.session.expire_all()
     assert counts(batch) == {Outcome.PURGED: 2, Outcome.CANCELLED: 8} and batch.state is State.FINISHED
     assert sum(there(*ids)) == 8
+
+
+def test_chunks_that_take_long_are_cut_and_grow_again_when_they_do_not(app, monkeypatch):
+    app.config["CHUNK_SIZE"] = 40
+    lines = [f"p{n}@people.com" for n in range(200)]
+    ids = [add_customer(line) for line in lines]
+    batch = confirmed(*lines)
+    run = import_module("purge.batches.run")
+    monkeypatch.setattr(run, "CHUNK_SECONDS", 1e-4)
+    asked = iter([True] * 10)
+    work(batches.run, batch, keep_going=lambda: next(asked, False))
+    monkeypatch.setattr(run, "CHUNK_SECONDS", 1e4)
+    work(batches.run, batch)
+    chunks = db.session.execute(
+        select(Chunk.requests, Chunk.first_customer_id, Chunk.last_customer_id)
+        .where(Chunk.batch_id == batch.id, Chunk.requests > 0)
+        .order_by(Chunk.started_at)
+    ).all()
+    sizes = [chunk.requests for chunk in chunks]
+    assert sizes[:10] == [40] + [1] * 9 and sizes[10:13] == [2, 4, 8] and sum(sizes) == 200
+    bounds = sorted((chunk.first_customer_id, chunk.last_customer_id) for chunk in chunks)
+    assert all(last < first for (_, last), (first, _) in itertools.pairwise(bounds))
+    assert counts(batch) == {Outcome.PURGED: 200} and not any(there(*ids))
 
 
 def test_one_poisonous_row_loses_only_itself(app):

@@ -1,10 +1,14 @@
 """The run: chunk by chunk, claim > erase > verify > record, each in one transaction."""
 
 import logging
+import random
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, insert, select, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from purge.batches.model import Batch, Chunk, ChunkState, Door, Outcome, PurgeRequest, Reason, State
@@ -16,6 +20,24 @@ from purge.extensions import db, giving_way, now, reading
 from purge.models import Customer
 
 log = logging.getLogger(__name__)
+
+
+CHUNK_SECONDS = 0.5  # a purge of one customer waits for two chunks: to be written down, and to be carried out
+STATEMENT_SECONDS = 60
+MOST_RETRIES = 5
+GROWTH = 2
+
+# What PostgreSQL calls a transaction that another one got in the way of, and a statement that took too long.
+GOT_IN_THE_WAY = ("40001", "40P01")
+TOOK_TOO_LONG = "57014"
+
+
+class Ran(NamedTuple):
+    """How many requests a chunk had, and from when to when it was carried out."""
+
+    requests: int
+    started_at: datetime
+    finished_at: datetime
 
 
 class ChunkRefused(Exception):
@@ -32,36 +54,62 @@ def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
     """
     with reading(), db.engine.connect() as connection:
         is_single = connection.scalar(select(Batch.door).where(Batch.id == batch_id)) is Door.FORM
+        last = connection.execute(_last_done(batch_id)).first()
+    most, retries = _fitting(last) if last else None, 0
     while keep_going():
         try:
             with nullcontext() if is_single else giving_way(db.engine):
-                has_run = _run_next_chunk(batch_id)
-            if not has_run:
+                last = _run_next_chunk(batch_id, most)
+            if last is None:
                 return _finish(batch_id)
+            most, retries = _fitting(last), 0
         except ChunkRefused as refused:
             _halve(refused.chunk)
+        except OperationalError as error:
+            retries += 1
+            if getattr(error.orig, "sqlstate", None) not in GOT_IN_THE_WAY or retries > MOST_RETRIES:
+                raise  # the database is in trouble, not this chunk: it waits for its next turn
+            time.sleep(random.uniform(0, 0.1 * 2**retries))
 
 
-def _run_next_chunk(batch_id: int) -> bool:
-    started_at = now()
+def _run_next_chunk(batch_id: int, most: int | None) -> Ran | None:
+    """The chunk's requests and seconds; None when no chunk is left to us."""
     with db.engine.begin() as connection:
-        chunk = _claim(connection, batch_id)
+        chunk = _claim(connection, batch_id, most)
         if chunk is None:
-            return False
+            return None
+        started_at = now()
         try:
             done = _cancel(connection, chunk) if chunk.batch_state is State.CANCELLING else _purge(connection, chunk)
-        except OperationalError:
-            raise  # the database is in trouble, not this chunk: it waits for its next turn
         except (DBAPIError, NotErased) as error:
+            if isinstance(error, OperationalError) and not _took_too_long(error):
+                raise
             log.warning("batch %s: a chunk of %s was rolled back: %s", batch_id, chunk.requests, type(error).__name__)
             raise ChunkRefused(chunk) from None  # the error's text may quote a person
-        _record(connection, chunk, started_at=started_at, **done)
-    return True
+        finished_at = _record(connection, chunk, started_at=started_at, **done)
+    return Ran(chunk.requests, started_at, finished_at)
 
 
-def _claim(connection: Connection, batch_id: int) -> Row | None:
-    """The next waiting chunk, ours until the transaction ends; None when there is none or the batch stands still."""
-    next_chunk = (
+def _last_done(batch_id: int) -> Select:
+    done = Chunk.batch_id == batch_id, Chunk.state == ChunkState.DONE, Chunk.started_at.is_not(None)
+    return (
+        select(Chunk.requests, Chunk.started_at, Chunk.finished_at)
+        .where(*done)
+        .order_by(Chunk.finished_at.desc())
+        .limit(1)
+    )
+
+
+def _fitting(last: Ran | Row) -> int:
+    """How many customers should take CHUNK_SECONDS, by what the last ones took: one may have a hundred thousand rows."""
+    seconds = max((last.finished_at - last.started_at).total_seconds(), 1e-6)
+    return max(1, int(last.requests * min(GROWTH, CHUNK_SECONDS / seconds)))
+
+
+def _claim(connection: Connection, batch_id: int, most: int | None) -> Row | None:
+    """The next waiting chunk, or the first `most` of its requests, ours until the transaction ends; None when there is
+    none or the batch stands still."""
+    waiting = (
         select(Chunk.__table__, Batch.state.label("batch_state"))
         .join(Batch, Batch.id == Chunk.batch_id)
         .where(Chunk.batch_id == batch_id, Chunk.state == ChunkState.WAITING)
@@ -70,7 +118,15 @@ def _claim(connection: Connection, batch_id: int) -> Row | None:
         .limit(1)
         .with_for_update(of=Chunk, skip_locked=True)
     )
-    return connection.execute(next_chunk).one_or_none()
+    chunk = connection.execute(waiting).one_or_none()
+    if chunk is None:
+        return None
+    if connection.dialect.name == "postgresql" and chunk.requests > 1:  # alone, somebody may take as long as it takes
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
+    if most is None or chunk.requests < most * GROWTH:  # a small rest would cost more than it frees
+        return chunk
+    _split(connection, chunk, most)
+    return connection.execute(waiting.where(Chunk.id == chunk.id)).one()
 
 
 def _purge(connection: Connection, chunk: Row) -> dict:
@@ -80,8 +136,8 @@ def _purge(connection: Connection, chunk: Row) -> dict:
         select(PurgeRequest.row_number, PurgeRequest.customer_id, PurgeRequest.fingerprint).where(_pending(chunk))
     ).all()
     ids = [request.customer_id for request in requests]
-    there = select(Customer.id, Customer.email_key).where(among(Customer.id, ids, connection)).with_for_update()
-    keys = dict(connection.execute(there).all())
+    there = select(Customer.id, Customer.email_key).where(among(Customer.id, ids, connection))
+    keys = dict(connection.execute(there.order_by(Customer.id).with_for_update()).all())  # in order: no deadlock
     gone = [request for request in requests if request.customer_id not in keys]
     changed = [
         request
@@ -122,29 +178,50 @@ def _end(
     connection.execute(update(PurgeRequest.__table__).where(pending).values(outcome=outcome, reason=reason))
 
 
-def _record(connection: Connection, chunk: Row, *, outcomes: dict, started_at, erased: dict | None = None) -> None:
-    done = {"state": ChunkState.DONE, "started_at": started_at, "finished_at": now(), "erased": erased, **outcomes}
+def _record(
+    connection: Connection, chunk: Row, *, outcomes: dict, started_at: datetime, erased: dict | None = None
+) -> datetime:
+    """Write down what came of the chunk; when that was."""
+    finished_at = now()
+    done = {
+        "state": ChunkState.DONE,
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "erased": erased,
+        **outcomes,
+    }
     connection.execute(update(Chunk).where(Chunk.id == chunk.id, Chunk.state == ChunkState.WAITING).values(done))
+    return finished_at
+
+
+def _took_too_long(error: OperationalError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == TOOK_TOO_LONG
 
 
 def _halve(chunk: Row) -> None:
     """Cut a refused chunk in two, so that in the end the one bad request stands alone; alone, it fails."""
     started_at = now()
     with db.engine.begin() as connection:
-        still = select(Chunk.id).where(Chunk.id == chunk.id, Chunk.state == ChunkState.WAITING).with_for_update()
-        if connection.execute(still).one_or_none() is None:
+        still = select(Chunk.__table__).where(Chunk.id == chunk.id, Chunk.state == ChunkState.WAITING)
+        chunk = connection.execute(still.with_for_update()).one_or_none()
+        if chunk is None:
             return
         if chunk.requests == 1:
             _end(connection, chunk, Outcome.FAILED, Reason.DATABASE_REFUSED)
-            return _record(connection, chunk, started_at=started_at, outcomes={Outcome.FAILED: 1})
-        ids = connection.scalars(
-            select(PurgeRequest.customer_id).where(_pending(chunk)).order_by(PurgeRequest.customer_id)
-        ).all()
-        half = len(ids) // 2
-        this = update(Chunk).where(Chunk.id == chunk.id)
-        connection.execute(this.values(last_customer_id=ids[half - 1], requests=half))
-        rest = {"first_customer_id": ids[half], "last_customer_id": ids[-1], "requests": len(ids) - half}
-        connection.execute(insert(Chunk).values(batch_id=chunk.batch_id, state=ChunkState.WAITING, **rest))
+            _record(connection, chunk, started_at=started_at, outcomes={Outcome.FAILED: 1})
+        else:
+            _split(connection, chunk, chunk.requests // 2)
+
+
+def _split(connection: Connection, chunk: Row, first: int) -> None:
+    """Leave the chunk its first so many requests; a new one waits with the rest."""
+    ordered = select(PurgeRequest.customer_id).where(_pending(chunk)).order_by(PurgeRequest.customer_id)
+    last, following = connection.scalars(ordered.offset(first - 1).limit(2)).all()
+    this = update(Chunk).where(Chunk.id == chunk.id)
+    connection.execute(this.values(last_customer_id=last, requests=first))
+    rest = {"first_customer_id": following, "last_customer_id": chunk.last_customer_id}
+    rest["requests"] = chunk.requests - first
+    connection.execute(insert(Chunk).values(batch_id=chunk.batch_id, state=ChunkState.WAITING, **rest))
 
 
 def _finish(batch_id: int) -> None:
