@@ -256,10 +256,12 @@ def test_chunks_that_take_long_are_cut_and_grow_again_when_they_do_not(app, monk
     ids = [add_customer(line) for line in lines]
     batch = confirmed(*lines)
     run = import_module("purge.batches.run")
-    monkeypatch.setattr(run, "CHUNK_SECONDS", 1e-4)
+    for seconds in ("CHUNK_SECONDS", "ONE_WRITERS_CHUNK_SECONDS"):
+        monkeypatch.setattr(run, seconds, 1e-4)
     asked = iter([True] * 10)
     work(batches.run, batch, keep_going=lambda: next(asked, False))
-    monkeypatch.setattr(run, "CHUNK_SECONDS", 1e4)
+    for seconds in ("CHUNK_SECONDS", "ONE_WRITERS_CHUNK_SECONDS"):
+        monkeypatch.setattr(run, seconds, 1e4)
     work(batches.run, batch)
     chunks = db.session.execute(
         select(Chunk.requests, Chunk.first_customer_id, Chunk.last_customer_id)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, insert, select, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from purge.batches.model import Batch, Chunk, ChunkState, Door, Outcome, PurgeRequest, Reason, State
@@ -22,7 +22,10 @@ from purge.models import Customer
 log = logging.getLogger(__name__)
 
 
-CHUNK_SECONDS = 0.5  # a purge of one customer waits for two chunks: to be written down, and to be carried out
+CHUNK_SECONDS = 1.0
+# SQLite has one writer: there a purge of one customer waits for two chunks, to be written down and to be carried out.
+ONE_WRITERS_CHUNK_SECONDS = 0.3
+FIRST_SIZE = 1_000  # until it is known what they take
 STATEMENT_SECONDS = 60
 MOST_RETRIES = 5
 GROWTH = 2
@@ -33,11 +36,10 @@ TOOK_TOO_LONG = "57014"
 
 
 class Ran(NamedTuple):
-    """How many requests a chunk had, and from when to when it was carried out."""
+    """How many requests a chunk had, and the seconds they took, committed."""
 
     requests: int
-    started_at: datetime
-    finished_at: datetime
+    seconds: float
 
 
 class ChunkRefused(Exception):
@@ -54,8 +56,7 @@ def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
     """
     with reading(), db.engine.connect() as connection:
         is_single = connection.scalar(select(Batch.door).where(Batch.id == batch_id)) is Door.FORM
-        last = connection.execute(_last_done(batch_id)).first()
-    most, retries = _fitting(last) if last else None, 0
+        most, retries = _fitting(_last_done(connection, batch_id)), 0
     while keep_going():
         try:
             with nullcontext() if is_single else giving_way(db.engine):
@@ -72,8 +73,8 @@ def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
             time.sleep(random.uniform(0, 0.1 * 2**retries))
 
 
-def _run_next_chunk(batch_id: int, most: int | None) -> Ran | None:
-    """The chunk's requests and seconds; None when no chunk is left to us."""
+def _run_next_chunk(batch_id: int, most: int) -> Ran | None:
+    """What it took; None when no chunk is left to us."""
     with db.engine.begin() as connection:
         chunk = _claim(connection, batch_id, most)
         if chunk is None:
@@ -86,27 +87,27 @@ def _run_next_chunk(batch_id: int, most: int | None) -> Ran | None:
                 raise
             log.warning("batch %s: a chunk of %s was rolled back: %s", batch_id, chunk.requests, type(error).__name__)
             raise ChunkRefused(chunk) from None  # the error's text may quote a person
-        finished_at = _record(connection, chunk, started_at=started_at, **done)
-    return Ran(chunk.requests, started_at, finished_at)
+        _record(connection, chunk, started_at=started_at, **done)
+    return Ran(chunk.requests, (now() - started_at).total_seconds())
 
 
-def _last_done(batch_id: int) -> Select:
+def _last_done(connection: Connection, batch_id: int) -> Ran | None:
+    """The batch's last chunk, whoever carried it out."""
     done = Chunk.batch_id == batch_id, Chunk.state == ChunkState.DONE, Chunk.started_at.is_not(None)
-    return (
-        select(Chunk.requests, Chunk.started_at, Chunk.finished_at)
-        .where(*done)
-        .order_by(Chunk.finished_at.desc())
-        .limit(1)
-    )
+    latest = select(Chunk.__table__).where(*done).order_by(Chunk.finished_at.desc()).limit(1)
+    chunk = connection.execute(latest).first()
+    return chunk and Ran(chunk.requests, (chunk.finished_at - chunk.started_at).total_seconds())
 
 
-def _fitting(last: Ran | Row) -> int:
-    """How many customers should take CHUNK_SECONDS, by what the last ones took: one may have a hundred thousand rows."""
-    seconds = max((last.finished_at - last.started_at).total_seconds(), 1e-6)
-    return max(1, int(last.requests * min(GROWTH, CHUNK_SECONDS / seconds)))
+def _fitting(last: Ran | None) -> int:
+    """How many customers fit into a chunk's seconds, by what the last ones took: one may have a hundred thousand rows."""
+    if last is None:
+        return FIRST_SIZE
+    wanted = ONE_WRITERS_CHUNK_SECONDS if db.engine.dialect.name == "sqlite" else CHUNK_SECONDS
+    return max(1, int(last.requests * min(GROWTH, wanted / max(last.seconds, 1e-6))))
 
 
-def _claim(connection: Connection, batch_id: int, most: int | None) -> Row | None:
+def _claim(connection: Connection, batch_id: int, most: int) -> Row | None:
     """The next waiting chunk, or the first `most` of its requests, ours until the transaction ends; None when there is
     none or the batch stands still."""
     waiting = (
@@ -123,7 +124,7 @@ def _claim(connection: Connection, batch_id: int, most: int | None) -> Row | Non
         return None
     if connection.dialect.name == "postgresql" and chunk.requests > 1:  # alone, somebody may take as long as it takes
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
-    if most is None or chunk.requests < most * GROWTH:  # a small rest would cost more than it frees
+    if chunk.requests < most * GROWTH:  # a small rest would cost more than it frees
         return chunk
     _split(connection, chunk, most)
     return connection.execute(waiting.where(Chunk.id == chunk.id)).one()
@@ -178,20 +179,9 @@ def _end(
     connection.execute(update(PurgeRequest.__table__).where(pending).values(outcome=outcome, reason=reason))
 
 
-def _record(
-    connection: Connection, chunk: Row, *, outcomes: dict, started_at: datetime, erased: dict | None = None
-) -> datetime:
-    """Write down what came of the chunk; when that was."""
-    finished_at = now()
-    done = {
-        "state": ChunkState.DONE,
-        "started_at": started_at,
-        "finished_at": finished_at,
-        "erased": erased,
-        **outcomes,
-    }
+def _record(connection: Connection, chunk: Row, *, outcomes: dict, started_at: datetime, erased: dict | None = None):
+    done = {"state": ChunkState.DONE, "started_at": started_at, "finished_at": now(), "erased": erased, **outcomes}
     connection.execute(update(Chunk).where(Chunk.id == chunk.id, Chunk.state == ChunkState.WAITING).values(done))
-    return finished_at
 
 
 def _took_too_long(error: OperationalError) -> bool:
