@@ -173,11 +173,14 @@ def _connect_own_drop(place: Place, port: int) -> None:
 def _run(config: dict, instance: Path, redis: redis_server.RedisServer, drop_port: int, stop: threading.Event) -> int:
     log = instance / "logs"
     log.mkdir(mode=0o700, exist_ok=True)
-    environ = {**os.environ, "REDIS_URL": redis.url, "INSTANCE_PATH": str(instance), "PYTHONUNBUFFERED": "1"}
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"  # where gunicorn and flask are
+    bind = f"{_bracketed(config['HOST'])}:{config['PORT']}"
+    ours = {"REDIS_URL": redis.url, "INSTANCE_PATH": str(instance), "PYTHONUNBUFFERED": "1", "PATH": path, "BIND": bind}
+    environ = {**os.environ, **ours}
     children = _children(config, drop_port)
     for child in children:
         child.start(environ, log)
-    address = f"http://{_bracketed(config['HOST'])}:{config['PORT']}"
+    address = f"http://{bind}"
     told = False
     try:
         while not stop.wait(0.2):
@@ -193,16 +196,14 @@ def _run(config: dict, instance: Path, redis: redis_server.RedisServer, drop_por
 
 
 def _children(config: dict, drop_port: int) -> list[Child]:
-    flask = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py")]
-    web = f"--bind {_bracketed(config['HOST'])}:{config['PORT']} --worker-class gthread --workers 2 --threads 8"
-    web += " --graceful-timeout 10 --timeout 120 --log-level warning --no-control-socket --worker-tmp-dir"
-    gunicorn = [sys.executable, "-m", "gunicorn", "app:create_app()", *web.split(), f"{config['INSTANCE_PATH']}/tmp"]
-    workers = [Child(f"worker-{number}", [*flask, "worker"]) for number in range(1, config["WORKERS"] + 1)]
-    workers.append(Child("worker-single", [*flask, "worker", "--single"]))
-    for number in range(1, PICK_UP_WORKERS + 1):
-        workers.append(Child(f"worker-pick-up-{number}", [*flask, "worker", "--pick-up"]))
-    drop = Child("drop-server", [*flask, "drop-server", "--port", str(drop_port)])
-    return [Child("web", gunicorn), *workers, drop, Child("schedule", [*flask, "schedule"])]
+    """The same programs as in production, and the SFTP server."""
+    programs = {"web": "web", **{f"worker-{number}": "worker" for number in range(1, config["WORKERS"] + 1)}}
+    programs["worker-single"] = "worker-single"
+    programs |= {f"worker-pick-up-{number}": "worker-pick-up" for number in range(1, PICK_UP_WORKERS + 1)}
+    programs["schedule"] = "schedule"
+    drop = [sys.executable, "-m", "flask", "drop-server", "--port", str(drop_port)]
+    children = [Child(name, [str(CHECKOUT / "deploy" / program)]) for name, program in programs.items()]
+    return [*children, Child("drop-server", drop)]
 
 
 def _bracketed(host: str) -> str:

@@ -1,0 +1,9 @@
+FROM python:3.13-slim
+WORKDIR /opt/purge
+COPY requirements.txt .
+RUN pip install --no-cache-dir -r requirements.txt
+COPY . .
+RUN useradd --system purge && install -d -o purge -m 700 /var/lib/purge
+USER purge
+ENV INSTANCE_PATH=/var/lib/purge PYTHONUNBUFFERED=1
+CMD ["deploy/web"]
