@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path
 
 from app import create_app
-from benchmark import drop
+from benchmark import drop, postgresql
 from benchmark.customers import MISS, filtered_times, list_times, p95, search_times, single_purges, without_the_index
 from benchmark.yardsticks import like, one_by_one, raw_sql
 from purge import batches
@@ -49,10 +49,10 @@ def _measure(folder: Path) -> str:
     river, raw, indexless = [], [], []
     for number in range(1, RUNS + 1):  # in turn, so that a slow minute of the machine is shared
         river.append(_river(base, folder / "work", files[ROWS]))
-        raw.append(raw_sql(_copy(base, folder / "work") / "purge.db", files[ROWS]))
+        raw.append(raw_sql(_settings(_copy(base, folder / "work")), files[ROWS]))
         indexless.append(_river(bare, folder / "work", files[ROWS]))
         _say(f"run {number}: app {river[-1]['check'] + river[-1]['run']:.1f} s, raw SQL {raw[-1]:.1f} s")
-    loop = one_by_one(_copy(base, folder / "work") / "purge.db", files[ROWS], LOOP_SAMPLE)
+    loop = one_by_one(_settings(_copy(base, folder / "work")), files[ROWS], LOOP_SAMPLE)
     small = _river(base, folder / "work", files[CUSTOMERS // 100])
     _say("purging everybody …")
     large = _river(base, folder / "work", files[CUSTOMERS])
@@ -68,12 +68,18 @@ def _measure(folder: Path) -> str:
     _copy(base, folder / "work")
     searches, pages_of_list = search_times(folder / "work"), list_times(folder / "work")
     filtered = filtered_times(folder / "work")
-    searches["like"] = like(folder / "work" / "purge.db", MISS)
+    searches["like"] = like(_settings(folder / "work"), MISS)
     cleared = _clearing(_copy(base, folder / "work"))
     pages = _mapping_pages(_copy(base, folder / "work"))
+    shutil.rmtree(base)
+    shutil.rmtree(folder / "work")
+    on_postgresql = postgresql.measure(folder, CUSTOMERS, ROWS, RUNS, _say)
     rivers = _river_lines(made, river, raw, loop, small, large, cleared, pages)
     return _table(
-        rivers + _drop_lines(*dropped) + _customer_lines(river, indexless, searches, pages_of_list, filtered, singles)
+        rivers
+        + _drop_lines(*dropped)
+        + _customer_lines(river, indexless, searches, pages_of_list, filtered, singles)
+        + on_postgresql
     )
 
 
@@ -168,7 +174,8 @@ def _drop_lines(small: dict, large: dict) -> list[tuple[str, str, str]]:
 
 def _table(measured: list[tuple[str, str, str]]) -> str:
     lines = [("", "measured", "wanted"), ("---", "---", "---"), *measured]
-    machine = f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, SQLite embedded"
+    machine = f"{_processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    machine += ", SQLite unless it says PostgreSQL"
     told = f"\nMeasured on {date.today():%-d %B %Y} by `make bench`: {machine}; medians of {RUNS} runs, in turn.\n"
     return told + "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n"
 
@@ -202,8 +209,11 @@ def _copy(base: Path, work: Path) -> Path:
 
 
 def _river(base: Path, work: Path, file: Path) -> dict:
-    command = [sys.executable, "-m", "benchmark.river", str(_copy(base, work)), str(file)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=CHECKOUT).stdout)
+    return postgresql.river(_settings(_copy(base, work)), file)
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    return {"INSTANCE_PATH": str(folder)}
 
 
 def _dropped(base: Path, work: Path, *files: Path) -> dict:

@@ -1,15 +1,24 @@
-"""What the app is measured against: the raw set-based SQL, and a loop that deletes one customer after the other."""
+"""What the app is measured against: the raw set-based SQL, a loop that deletes one customer after the other, and a job for each."""
 
 import csv
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from pysqlite3 import dbapi2 as pysqlite3
-from sqlalchemy import Engine, create_engine, select
+import redis
+from rq import Queue
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
+from app import create_app
+from jobs import redis_server
+from purge.config import CHECKOUT
 from purge.customers import search_index
-from purge.extensions import prepare_sqlite
+from purge.extensions import db, insert_rows
 from purge.models import (
     Address,
     Customer,
@@ -30,72 +39,88 @@ DELETED = (TimelineEvent, TeamNote, Tag, ShareLink, NpsAnswer, EmailSent, Device
 GONE = "(SELECT id FROM gone)"
 
 
-def raw_sql(database: Path, file: Path) -> float:
-    """Seconds for a script by hand: no check of the file, no outcome for a row, one transaction."""
+@contextmanager
+def installation(environ: Mapping[str, str]) -> Iterator[Engine]:
+    """The engine of the app with these settings, so that what is compared is the way and not the settings."""
+    with create_app(environ).app_context():
+        yield db.engine
+        db.session.remove()
+        db.engine.dispose()
+
+
+def raw_sql(environ: Mapping[str, str], file: Path) -> float:
+    """Seconds for a script by hand: no check of the file, no outcome for a row, one transaction in one session."""
     keys = [(address,) for address in _addresses(file)]
-    began = time.perf_counter()
-    engine = _engine(database)
-    connection = engine.raw_connection().driver_connection
-    connection.execute("CREATE TEMP TABLE wanted (key TEXT)")
-    connection.execute("CREATE TEMP TABLE gone (id INTEGER PRIMARY KEY)")
-    connection.execute("BEGIN")
-    connection.executemany("INSERT INTO wanted VALUES (?)", keys)
-    connection.execute("INSERT OR IGNORE INTO gone SELECT id FROM customer JOIN wanted ON email_key = key")
-    for table in DELETED:
-        connection.execute(f"DELETE FROM {table.__tablename__} WHERE customer_id IN {GONE}")
-    connection.execute(
-        "UPDATE reward SET customer_id = NULL, coupon_code = NULL, status = CASE WHEN status IN ('pending', 'approved') "
-        f"THEN 'cancelled' ELSE status END WHERE customer_id IN {GONE}"
-    )
-    for link in ("referrer_id", "friend_id"):
-        connection.execute(f"UPDATE referral SET {link} = NULL WHERE {link} IN {GONE}")
-    anonymous = "customer_id = NULL, order_number = NULL, coupon = NULL"
-    connection.execute(f'UPDATE "order" SET {anonymous} WHERE customer_id IN {GONE}')
-    connection.execute(f"DELETE FROM customer WHERE id IN {GONE}")
-    connection.execute("COMMIT")
-    seconds = time.perf_counter() - began
-    engine.dispose()
-    return seconds
+    with installation(environ) as engine:
+        began = time.perf_counter()
+        with engine.begin() as connection, search_index.erasing(connection):
+            run = connection.exec_driver_sql
+            run("CREATE TEMP TABLE wanted (key TEXT)")
+            run("CREATE TEMP TABLE gone (id BIGINT PRIMARY KEY)")
+            insert_rows(connection, "wanted", ["key"], keys)
+            run("INSERT INTO gone SELECT DISTINCT id FROM customer JOIN wanted ON email_key = key")
+            run("ANALYZE gone")
+            for table in DELETED:
+                run(f"DELETE FROM {table.__tablename__} WHERE customer_id IN {GONE}")
+            run(
+                "UPDATE reward SET customer_id = NULL, coupon_code = NULL, status = CASE WHEN status IN ('pending', 'approved') "
+                f"THEN 'cancelled' ELSE status END WHERE customer_id IN {GONE}"
+            )
+            for link in ("referrer_id", "friend_id"):
+                run(f"UPDATE referral SET {link} = NULL WHERE {link} IN {GONE}")
+            run(
+                f'UPDATE "order" SET customer_id = NULL, order_number = NULL, coupon = NULL WHERE customer_id IN {GONE}'
+            )
+            run(f"DELETE FROM customer WHERE id IN {GONE}")
+        return time.perf_counter() - began
 
 
-def like(database: Path, term: str) -> float:
+def like(environ: Mapping[str, str], term: str) -> float:
     """Seconds for the search that everybody writes first, over the columns that ours looks through."""
     columns = ("first_name", "surname", "email", "external_id")
     names = " OR ".join(f"{column} LIKE :term" for column in columns)
     links = "SELECT customer_id FROM share_link WHERE slug LIKE :term"
-    engine = _engine(database)
-    connection = engine.raw_connection().driver_connection
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        connection.execute(
-            f"SELECT id FROM customer WHERE {names} UNION {links} LIMIT 50", {"term": f"%{term}%"}
-        ).fetchall()
-        seconds.append(time.perf_counter() - began)
-    engine.dispose()
+    asked, seconds = text(f"SELECT id FROM customer WHERE {names} UNION {links} LIMIT 50"), []
+    with installation(environ) as engine, engine.connect() as connection:
+        for _ in range(5):
+            began = time.perf_counter()
+            connection.execute(asked, {"term": f"%{term}%"}).fetchall()
+            seconds.append(time.perf_counter() - began)
     return sorted(seconds)[2]
 
 
-def one_by_one(database: Path, file: Path, customers: int) -> float:
+def one_by_one(environ: Mapping[str, str], file: Path, customers: int) -> float:
     """Customers a second for a loop over ORM objects, a transaction each, on the first few of the file."""
-    engine = _engine(database)
     addresses = _addresses(file)[:customers]
-    began, purged = time.perf_counter(), 0
-    for address in addresses:
-        with Session(engine) as session, session.begin():
-            for customer in session.scalars(select(Customer).where(Customer.email_key == address)):
-                _purge(session, customer)
-                purged += 1
-    engine.dispose()
-    return purged / (time.perf_counter() - began)
+    with installation(environ) as engine:
+        began, purged = time.perf_counter(), 0
+        for address in addresses:
+            purged += purge_one(engine, address)
+        return purged / (time.perf_counter() - began)
 
 
-def _engine(database: Path) -> Engine:
-    """With the app's own settings, so that what is compared is the way and not the settings."""
-    engine = create_engine(f"sqlite:///{database}", module=pysqlite3)
-    prepare_sqlite(engine)
-    search_index.prepare_sqlite(engine)
-    return engine
+def a_job_each(environ: Mapping[str, str], file: Path, customers: int, folder: Path) -> float:
+    """Customers a second for the same with a job of its own for each, and one worker."""
+    addresses = _addresses(file)[:customers]
+    server = redis_server.start(folder)
+    try:
+        queue = Queue("each", connection=redis.Redis.from_url(server.url))
+        for address in addresses:
+            queue.enqueue("benchmark.each.purge", address, result_ttl=0)
+        command = [sys.executable, "-m", "benchmark.each", server.url]
+        told = subprocess.run(command, cwd=CHECKOUT, env={**os.environ, **environ}, check=True, stdout=subprocess.PIPE)
+        return customers / float(told.stdout)
+    finally:
+        server.stop()
+
+
+def purge_one(engine: Engine, address: str) -> int:
+    """Whoever has this address, in a transaction of their own; how many there were."""
+    with Session(engine) as session, session.begin():
+        found = session.scalars(select(Customer).where(Customer.email_key == address)).all()
+        for customer in found:
+            _purge(session, customer)
+        return len(found)
 
 
 def _purge(session: Session, customer: Customer) -> None:
