@@ -1,5 +1,6 @@
 """RQ, held short: jobs carry ids, only our own functions run, and a job dies with its worker."""
 
+import logging
 import os
 import signal
 import threading
@@ -12,6 +13,8 @@ from rq.serializers import JSONSerializer
 
 from jobs.process import dies_with_us
 from purge.extensions import db
+
+log = logging.getLogger(__name__)
 
 SINGLE, BULK = "single", "bulk"  # one customer from the form does not wait behind a file
 PICK_UP = "pick-up"  # a server that hangs holds up nobody's purge
@@ -37,6 +40,10 @@ class SafeWorker(Worker):
 
     def get_heartbeat_ttl(self, job, *args, **kwargs):
         return HEARTBEAT_SECONDS * 3
+
+    def handle_exception(self, job, *exc_info):
+        log.error("a job failed", exc_info=exc_info, extra={"fields": {"job": job.id}})
+        super().handle_exception(job, *exc_info)
 
     def handle_warm_shutdown_request(self):
         super().handle_warm_shutdown_request()

@@ -1,10 +1,16 @@
 """The pages. Closed by default: what a visitor may see without signing in is listed here."""
 
-from flask import Flask, Response, abort, redirect, request, url_for
+import logging
+import re
+import time
+import uuid
+
+from flask import Flask, Response, abort, g, redirect, request, url_for
 from flask_login import current_user
 
 from purge import pickup
 from purge.extensions import csrf, login_manager, only_reads
+from purge.logs import request_id
 from purge.models import User, users
 from purge.views import (
     batches,
@@ -21,6 +27,8 @@ from purge.views import (
     uploads,
 )
 
+log = logging.getLogger(__name__)
+
 # Posted, to keep people out of the browser's history, and changing nothing.
 ASKS = {"ledger.was_purged", "customers.every", "customers.found", "search_bar.results", "search_bar.offers"}
 OPEN = {
@@ -32,6 +40,7 @@ OPEN = {
     "health.ready",
     "health.metrics",
 }
+REQUEST_ID = re.compile(r"[\w-]{8,64}", re.ASCII)
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HTMX_CDN = "https://cdn.jsdelivr.net"
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -81,8 +90,11 @@ def load_user(user_id: str) -> User | None:
 
 
 def _begin() -> None:
-    """A GET waits for no writer."""
+    """A GET waits for no writer. A request has an id: the proxy's, or one of our own."""
     only_reads.set(_changes_nothing())
+    given = request.headers.get("X-Request-ID", "")
+    request_id.set(given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+    g.began = time.perf_counter()
 
 
 def _closed_by_default() -> Response | None:
@@ -108,4 +120,11 @@ def _headers(response: Response) -> Response:
     response.headers["Referrer-Policy"] = "same-origin"
     if request.endpoint not in ("static", "bootstrap.static"):
         response.headers["Cache-Control"] = "no-store"  # the back button must not show people who are gone
+    if "began" not in g:  # refused before it was a request of ours
+        return response
+    response.headers["X-Request-ID"] = request_id.get()
+    # The page's name and not its address: there are customers' numbers in addresses.
+    fields = {"method": request.method, "page": request.endpoint, "status": response.status_code}
+    milliseconds = round((time.perf_counter() - g.began) * 1e3, 1)
+    log.info("answered", extra={"fields": {**fields, "milliseconds": milliseconds}})
     return response
