@@ -10,12 +10,14 @@ run: .venv/app
 test: .venv/tests lint
 	@bash tests/system-packages
 	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" --database postgresql
 
 soak: .venv/tests
 	@bash tests/system-packages
 	$(BIN)/python -m pytest -m soak
 
 bench: .venv/app
+	@bash tests/system-packages
 	$(BIN)/python -m benchmark
 
 lint: .venv/tests

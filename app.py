@@ -10,7 +10,7 @@ from flask import Flask
 from flask_bootstrap import Bootstrap5
 from jinja2 import StrictUndefined
 
-from purge import cli, pickup, views  # noqa: F401 its tables belong to the schema
+from purge import cli, logs, pickup, views  # noqa: F401 its tables belong to the schema
 from purge.config import CHECKOUT, ConfigError, load_config
 from purge.customers import search_index
 from purge.extensions import db, limiter, login_manager, migrate, prepare_sqlite
@@ -36,6 +36,15 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
         if db.engine.dialect.name == "sqlite":
             prepare_sqlite(db.engine)
             search_index.prepare_sqlite(db.engine)
+    return app
+
+
+def web() -> Flask:
+    """The app for a web server; raises ConfigError where the database is not what this version needs."""
+    logs.begin()
+    app = create_app()
+    with app.app_context():
+        cli.refuse_unfit()
     return app
 
 

@@ -4,15 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from flask import current_app
 from rq import Worker
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import queue as queues
-from purge import batches
+from purge import batches, schema
 from purge.extensions import db, now, reading
 
 SCHEDULER_KEY, SCHEDULER_SECONDS = "purge:scheduler", 30
@@ -55,12 +52,8 @@ def _database() -> tuple[bool, str, float]:
 
 
 def _schema() -> tuple[bool, str, float]:
-    migrate = current_app.extensions["migrate"]
-    newest = ScriptDirectory.from_config(migrate.migrate.get_config(migrate.directory)).get_current_head()
-    current = MigrationContext.configure(db.session.connection()).get_current_revision()
-    if current == newest:
-        return True, f"at {current}", 1
-    return False, f"at {current or 'nothing'}, and this version needs {newest}: run `flask init-db`", 0
+    missing = schema.missing(db.session.connection())
+    return not missing, " ".join(missing) or "as this version needs it", not missing
 
 
 def _redis() -> tuple[bool, str, float]:

@@ -4,7 +4,7 @@ import time
 
 from rq import get_current_job
 
-from jobs.bell import RINGS, ring
+from jobs.bell import ring
 from jobs.queue import stopping
 from purge import batches, pickup
 from purge.batches import Batch
@@ -21,11 +21,9 @@ def check_batch(batch_id: int) -> None:
 def run_batch(batch_id: int) -> None:
     """Carry out a batch's chunks for a while, then ring for the rest."""
     until = time.monotonic() + SLICE_SECONDS
-    batches.run(batch_id, keep_going=lambda: not stopping.is_set() and time.monotonic() < until)
-    with reading():
-        batch = db.session.get(Batch, batch_id)
-        if batch.state in RINGS and batches.waiting_chunks(batch):
-            ring(batch, leaving=get_current_job().id)
+    if batches.run(batch_id, keep_going=lambda: not stopping.is_set() and time.monotonic() < until):
+        with reading():
+            ring(db.session.get(Batch, batch_id), leaving=get_current_job().id)
 
 
 def poll_connection(connection_id: int) -> None:

@@ -18,6 +18,18 @@ REDIS_FILE = "redis.url"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
+# A connection that the server dropped is noticed before it is used; one that cannot be had is an error soon.
+POSTGRESQL_OPTIONS = {
+    "pool_pre_ping": True,
+    "connect_args": {
+        "connect_timeout": 10,
+        "application_name": "purge",
+        "options": "-c timezone=UTC",
+        "keepalives_idle": 30,
+    },
+}
+
+
 class ConfigError(click.ClickException):
     """A setting cannot be used; its message is one sentence, and a command that meets it says that and exits with 2."""
 
@@ -32,7 +44,7 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
     if environ.get("PUBLIC_URL") and not (public.scheme in ("http", "https") and public.hostname):
         raise ConfigError("PUBLIC_URL must be a whole address, like https://purge.company.com.")
     max_bytes = _number(environ, "MAX_CSV_BYTES", 100_000_000)
-    database = environ.get("DATABASE_URL") or f"sqlite:///{instance / 'purge.db'}"
+    database = _database(environ, instance)
     redis_url = environ.get("REDIS_URL") or _own_redis(instance) or "redis://127.0.0.1:6379/0"
     return {
         # Every file the app writes is under this folder.
@@ -42,7 +54,7 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         # Bound values are people; they must not reach a log with an error's text.
         "SQLALCHEMY_ENGINE_OPTIONS": {
             "hide_parameters": True,
-            **({"module": pysqlite3} if database.startswith("sqlite") else {}),
+            **({"module": pysqlite3} if database.startswith("sqlite") else POSTGRESQL_OPTIONS),
         },
         # `make run` has a Redis of its own, and says in a file where it is, for commands in other terminals.
         "REDIS_URL": redis_url,
@@ -96,6 +108,16 @@ def _instance_folder(environ: Mapping[str, str]) -> Path:
         raise ConfigError(
             f"The folder {folder} cannot be used ({error.strerror}). Set INSTANCE_PATH to another."
         ) from None
+
+
+def _database(environ: Mapping[str, str], instance: Path) -> str:
+    url = environ.get("DATABASE_URL") or f"sqlite:///{instance / 'purge.db'}"
+    kind, _, rest = url.partition("://")
+    if kind in ("postgres", "postgresql", "postgresql+psycopg") and rest:
+        return f"postgresql+psycopg://{rest}"
+    if kind == "sqlite" and rest.strip("/"):
+        return url
+    raise ConfigError("DATABASE_URL must be like postgresql://user:password@host/database, or sqlite:////a/file.db.")
 
 
 def _own_redis(instance: Path) -> str | None:

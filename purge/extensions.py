@@ -1,6 +1,7 @@
 """The Flask extensions, unbound, and how a connection to SQLite is opened."""
 
 import fcntl
+from collections.abc import Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -13,7 +14,19 @@ from flask_login import LoginManager
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf import CSRFProtect
-from sqlalchemy import DateTime, Engine, Enum, MetaData, TypeDecorator, event, func, select
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    DateTime,
+    Engine,
+    Enum,
+    Integer,
+    MetaData,
+    TypeDecorator,
+    event,
+    func,
+    select,
+)
 from sqlalchemy.orm import DeclarativeBase, registry
 
 # A transaction writes unless it says otherwise. On SQLite one that begins by reading and then writes
@@ -59,6 +72,7 @@ class Base(DeclarativeBase):
         ),
         type_annotation_map={
             datetime: UtcDateTime,
+            int: BigInteger().with_variant(Integer, "sqlite"),  # SQLite gives ids to INTEGER alone, and any is as long
             StrEnum: Enum(
                 StrEnum, native_enum=False, length=20, values_callable=lambda enum: [one.value for one in enum]
             ),
@@ -78,6 +92,18 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def insert_rows(connection: Connection, table: str, columns: Iterable[str], rows: Iterable[tuple]) -> None:
+    """Straight to the driver, as it stores them: a dictionary and a type a value would cost more than the row."""
+    names = ", ".join(columns)
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" for _ in columns)
+        connection.connection.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', rows)
+        return
+    with connection.connection.cursor() as cursor, cursor.copy(f'COPY "{table}" ({names}) FROM STDIN') as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
 @contextmanager
 def giving_way(engine: Engine):
     """Of all who write for a file's sake, one at a time: so whoever writes for another reason waits for one of them at most."""
@@ -87,6 +113,12 @@ def giving_way(engine: Engine):
     with open(Path(engine.url.database).with_suffix(".bulk"), "w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         yield
+
+
+def one_at_a_time(connection: Connection, what: bytes) -> None:
+    """Until this transaction ends, another that says the same waits here. SQLite has one writer anyway."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(select(func.pg_advisory_xact_lock(int.from_bytes(what[:8], signed=True))))
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""What the tests stand on: a real database, a real Redis-protocol server, a real browser."""
+"""What the tests stand on: a real database, a real Redis-protocol server, a real browser.
+
+`--database postgresql` runs those that need a database on a PostgreSQL server of their own instead of SQLite.
+"""
 
 import itertools
 import os
@@ -20,8 +23,43 @@ from purge.extensions import db, limiter
 from purge.models import Role
 from tests.browser import CDN, CHROMIUM, EXPECTED, serve_htmx
 from tests.instance import CHECKOUT, Instance
+from tests.postgres import Postgres
+
+ON_A_DATABASE = {"app", "instance", "shop", "empty_database"}
 
 _names = itertools.count(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--database", choices=("sqlite", "postgresql"), default="sqlite")
+
+
+def pytest_collection_modifyitems(config, items):
+    """On SQLite everything but what is PostgreSQL's alone; on PostgreSQL what stands on a database and is not SQLite's alone."""
+    chosen, other = ("postgresql", "sqlite") if _is_postgresql(config) else ("sqlite", "postgresql")
+
+    def runs(item) -> bool:
+        on_a_database = chosen == "sqlite" or ON_A_DATABASE & set(item.fixturenames)
+        return bool(on_a_database) and item.get_closest_marker(other) is None
+
+    config.hook.pytest_deselected(items=[item for item in items if not runs(item)])
+    items[:] = [item for item in items if runs(item)]
+
+
+def _is_postgresql(config) -> bool:
+    return config.getoption("--database") == "postgresql"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def postgres(request):
+    """The server on which every app and installation of the tests has a database of its own; None on SQLite."""
+    if not _is_postgresql(request.config):
+        yield None
+        return
+    server = Postgres(fsync="off", max_connections="300")
+    Instance.new_database = lambda: server.url(server.make())
+    yield server
+    server.remove()
 
 
 @pytest.fixture(scope="session")
@@ -32,35 +70,44 @@ def redis_url(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """A database as `flask init-db` makes it, to be copied."""
+def empty_database(tmp_path_factory, postgres):
+    """A database as `flask init-db` makes it, to be copied: the folder of an installation, and its name on PostgreSQL."""
     folder = tmp_path_factory.mktemp("empty")
-    app = create_app({"INSTANCE_PATH": str(folder)})
+    name = postgres and postgres.make()
+    app = create_app({"INSTANCE_PATH": str(folder), **({"DATABASE_URL": postgres.url(name)} if name else {})})
     with app.app_context():
         upgrade_schema()
         db.engine.dispose()
+    if name:
+        return folder, name
     file = folder / "purge.db"
     with sqlite3.connect(file) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-    return folder
+    return folder, None
 
 
 @pytest.fixture
-def app(tmp_path, empty_database, redis_url):
+def app(tmp_path, empty_database, redis_url, postgres):
     """An app of the test's own, with an empty database."""
     import redis
 
-    instance = tmp_path / "instance"
-    shutil.copytree(empty_database, instance, ignore=shutil.ignore_patterns("purge.db-*"))
+    instance, (folder, template) = tmp_path / "instance", empty_database
+    shutil.copytree(folder, instance, ignore=shutil.ignore_patterns("purge.db-*"))
     redis.Redis.from_url(redis_url).flushall()
-    app = create_app({"INSTANCE_PATH": str(instance), "REDIS_URL": redis_url})
+    environ = {"INSTANCE_PATH": str(instance), "REDIS_URL": redis_url}
+    name = postgres and postgres.make(template)
+    if name:
+        environ["DATABASE_URL"] = postgres.url(name)
+    app = create_app(environ)
     app.config["TESTING"] = True
     with app.app_context():
         limiter.reset()
         yield app
         db.session.remove()
         db.engine.dispose()
+    if name:
+        postgres.drop(name)
 
 
 class Browser:
@@ -116,7 +163,8 @@ def worker(app, redis_url):
     """Works until the queue is empty, in a process of its own, as `flask worker` would."""
 
     def work(seconds: float = 20) -> None:
-        environ = {**os.environ, "INSTANCE_PATH": app.config["INSTANCE_PATH"], "REDIS_URL": redis_url}
+        settings = {"INSTANCE_PATH": app.config["INSTANCE_PATH"], "REDIS_URL": redis_url}
+        environ = {**os.environ, **settings, "DATABASE_URL": app.config["SQLALCHEMY_DATABASE_URI"]}
         db.session.commit()
         command = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py"), "worker"]
         with subprocess.Popen(command, cwd=CHECKOUT, env=environ, stderr=subprocess.DEVNULL) as process:

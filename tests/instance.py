@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlencode
+
+import psycopg
+from pysqlite3 import dbapi2 as sqlite3
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
@@ -21,12 +24,16 @@ START_SECONDS = 60
 class Instance:
     """One folder, one port, one supervisor; `output` is what it printed."""
 
+    new_database = None  # makes a database on a server, and gives its address; without it, SQLite in the folder
+
     def __init__(self, folder: Path, **settings: str):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.folder, self.url = folder, f"http://127.0.0.1:{self.port}"
         self.environ = {**os.environ, "INSTANCE_PATH": str(folder), "PORT": str(self.port), "DEMO": "0", **settings}
+        if Instance.new_database:
+            self.environ.setdefault("DATABASE_URL", Instance.new_database())
         self.process, self.log = None, folder.with_suffix(".output")
 
     def start(self, wait: bool = True) -> "Instance":
@@ -59,6 +66,14 @@ class Instance:
             urllib.request.urlopen(f"{self.url}/login", timeout=5).close()
             return True
         return False
+
+    def ask(self, question: str, *values) -> list[tuple]:
+        """What its database answers; `?` stands for a value."""
+        if url := self.environ.get("DATABASE_URL"):
+            with psycopg.connect(url) as connection:
+                return connection.execute(question.replace("?", "%s"), values or None).fetchall()
+        with closing(sqlite3.connect(self.folder / "purge.db", timeout=60)) as connection:
+            return connection.execute(question, values).fetchall()
 
     def flask(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         """A `flask` command against this installation's folder."""

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import count
 
-from sqlalchemy import DateTime, Enum, Integer, Numeric, String, insert, select
+from sqlalchemy import DateTime, Enum, Integer, Numeric, String, insert, select, text
 
 from purge import email_address
 from purge.extensions import UtcDateTime, db
@@ -20,6 +20,21 @@ def add_customer(email: str | None = None, **values) -> int:
     assert problem is None, problem
     row = {"email": email, "email_key": key, "created_at": datetime.now(UTC), "receives_emails": True, **values}
     return db.session.execute(insert(Customer.__table__).returning(Customer.id), row).scalar()
+
+
+def refuse(act: str, table: str, condition: str = "true", silently: bool = False) -> None:
+    """From now on the database refuses to DELETE or INSERT such rows (`old.id = 7`); silently, it acts as if it did not."""
+    if db.engine.dialect.name == "sqlite":
+        does = "SELECT RAISE(IGNORE)" if silently else "SELECT RAISE(ABORT, 'no')"
+        statements = [f"CREATE TRIGGER refused BEFORE {act} ON {table} WHEN {condition} BEGIN {does}; END"]
+    else:
+        does = "RETURN NULL" if silently else "RAISE 'no' USING ERRCODE = 'check_violation'"
+        statements = [
+            f"CREATE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {does}; END $$",
+            f"CREATE TRIGGER refused BEFORE {act} ON {table} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION refused()",
+        ]
+    for statement in statements:
+        db.session.execute(text(statement))
 
 
 def hang_everything_on(customer_id: int, erasure, mark: str) -> None:

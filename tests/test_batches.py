@@ -15,7 +15,7 @@ from purge.batches.model import Chunk, PurgeRequest, UploadPart
 from purge.erasure.map import read_map
 from purge.extensions import db, now
 from purge.models import Customer
-from tests.people import add_customer, everything, hang_everything_on
+from tests.people import add_customer, everything, hang_everything_on, refuse
 
 
 def opened(*lines: str, name: str = "people.csv") -> Batch:
@@ -282,11 +282,7 @@ def test_one_poisonous_row_loses_only_itself(app):
     for id in ids:
         hang_everything_on(id, erasure, "x")
     poisonous = ids[23]
-    db.session.execute(
-        text(
-            f"CREATE TRIGGER poison BEFORE DELETE ON customer WHEN old.id = {poisonous} BEGIN SELECT RAISE(ABORT, 'no'); END"
-        )
-    )
+    refuse("DELETE", "customer", f"old.id = {poisonous}")
     before = {
         table: [row for row in rows if poisonous in (row if table == "customer" else row[1:])]
         for table, rows in everything(erasure).items()

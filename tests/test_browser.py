@@ -6,15 +6,13 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from pysqlite3 import dbapi2 as sqlite3
 
 from tests.browser import check, press_on, upload
 
 
 def people(shop, start: int, number: int, *more: str) -> bytes:
-    with sqlite3.connect(shop.folder / "purge.db") as database:
-        asked = "SELECT first_name, email FROM customer WHERE id >= ? ORDER BY id LIMIT ?"
-        rows = [f"{name},{email}" for name, email in database.execute(asked, (start, number))]
+    asked = "SELECT first_name, email FROM customer WHERE id >= ? ORDER BY id LIMIT ?"
+    rows = [f"{name},{email}" for name, email in shop.ask(asked, start, number)]
     return "\n".join(["Name,Mail to", *more, *rows, ""]).encode()
 
 

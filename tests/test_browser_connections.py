@@ -4,7 +4,6 @@ import re
 
 import pytest
 from playwright.sync_api import expect
-from pysqlite3 import dbapi2 as sqlite3
 
 from tests.browser import check
 from tests.drops import OpenSsh
@@ -42,8 +41,7 @@ def test_from_adding_a_connection_to_a_finished_batch(shop, openssh, open_page):
     page.get_by_role("button", name="Start picking up").click()
     expect(page.get_by_text("running", exact=True)).to_be_visible()
 
-    with sqlite3.connect(shop.folder / "purge.db") as database:
-        emails = [email for (email,) in database.execute("SELECT email FROM customer LIMIT 7")]
+    emails = [email for (email,) in shop.ask("SELECT email FROM customer LIMIT 7")]
     (openssh.files / "seven.csv").write_text(
         "\n".join(["CustomerEmail,type", *(f"{email},purge" for email in emails), ""])
     )

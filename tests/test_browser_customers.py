@@ -4,20 +4,21 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
-from pysqlite3 import dbapi2 as sqlite3
 
-from purge.customers import folding
+from app import create_app
+from purge.extensions import db
 from tests.browser import check, press_on
+from tests.people import add_customer
 
 
 @pytest.fixture
 def person(shop):
     """Somebody with orders and a referral, not purged yet: id, name, address."""
-    with sqlite3.connect(shop.folder / "purge.db", timeout=60) as database:
-        return database.execute(
-            "SELECT id, first_name, surname, email FROM customer c WHERE EXISTS (SELECT 1 FROM 'order' WHERE customer_id = c.id)"
-            " AND EXISTS (SELECT 1 FROM referral WHERE referrer_id = c.id) AND receives_emails ORDER BY random() LIMIT 1"
-        ).fetchone()
+    (found,) = shop.ask(
+        'SELECT id, first_name, surname, email FROM customer c WHERE EXISTS (SELECT 1 FROM "order" WHERE customer_id = c.id)'
+        " AND EXISTS (SELECT 1 FROM referral WHERE referrer_id = c.id) AND receives_emails ORDER BY random() LIMIT 1"
+    )
+    return found
 
 
 def kept(page: Page) -> str:
@@ -303,14 +304,11 @@ def test_going_back_to_a_search_from_the_bar_asks_for_nothing_again(open_page):
 
 def test_very_long_names_fit_a_small_screen(shop, open_page):
     long = "W" * 100
-    with sqlite3.connect(shop.folder / "purge.db", timeout=60) as database:
-        for name, arguments in (("search_text", -1), ("sort_text", -1)):
-            database.create_function(name, arguments, getattr(folding, name), deterministic=True)
-        id = database.execute(
-            "INSERT INTO customer (email, email_key, first_name, surname, created_at, receives_emails)"
-            " VALUES (?, ?, ?, ?, '2026-01-01 00:00:00.000000', 1) RETURNING id",
-            (f"{long}@people.com", f"{long.lower()}@people.com", long, long),
-        ).fetchone()[0]
+    with create_app(shop.environ).app_context():
+        id = add_customer(f"{long}@people.com", first_name=long, surname=long)
+        db.session.commit()
+        db.session.remove()
+        db.engine.dispose()
     page = open_page(viewport={"width": 320, "height": 700})
     for path in (f"/customers/{id}", f"/customers/{id}/purge"):
         page.goto(path)

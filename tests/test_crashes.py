@@ -11,7 +11,6 @@ import time
 
 import pytest
 import redis
-from pysqlite3 import dbapi2 as sqlite3
 
 from tests.instance import CHECKOUT, Instance
 
@@ -33,11 +32,7 @@ class Shop:
         self.instance.start()
 
     def ask(self, question: str) -> list[tuple]:
-        connection = sqlite3.connect(self.instance.folder / "purge.db", timeout=30)
-        try:
-            return connection.execute(question).fetchall()
-        finally:
-            connection.close()
+        return self.instance.ask(question)
 
     def rows_of_others(self) -> dict[str, list[tuple]]:
         """Everything about a thousand customers whom the file does not name, byte for byte."""
@@ -102,7 +97,8 @@ class Shop:
         assert self.rows_of_others() == self.bystanders
         recorded = self.ask("SELECT customer_id FROM purge_request WHERE outcome = 'purged'")
         assert sorted(id for (id,) in recorded) == sorted(self.planned)
-        assert self.ask("PRAGMA foreign_key_check") == []
+        if "DATABASE_URL" not in self.instance.environ:
+            assert self.ask("PRAGMA foreign_key_check") == []
 
 
 @pytest.fixture

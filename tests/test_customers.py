@@ -130,6 +130,7 @@ def test_the_ends_of_time_and_odd_digits_are_no_error(ann, signed_in, asked):
     assert browser.get("/customers/due?asked_on=9999-12-31&ground=privacy_request").status_code == 200
 
 
+@pytest.mark.sqlite
 def test_who_was_purged_is_looked_up_batch_by_batch_and_not_row_by_row(ann):
     asked = []
     event.listen(db.engine, "before_cursor_execute", lambda _c, _cu, sql, values, *_: asked.append((sql, values)))

@@ -456,7 +456,8 @@ def test_killed_at_any_point_of_a_pick_up_every_file_is_run_exactly_once(app, se
     for email in emails:
         add_customer(email)
     db.session.commit()
-    environ = {**os.environ, "INSTANCE_PATH": app.config["INSTANCE_PATH"], "REDIS_URL": app.config["REDIS_URL"]}
+    settings = {name: app.config[name] for name in ("INSTANCE_PATH", "REDIS_URL")}
+    environ = {**os.environ, **settings, "DATABASE_URL": app.config["SQLALCHEMY_DATABASE_URI"]}
     killed = 0
     waiting = list(emails)
     for kill in range(KILLS):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import paramiko
 import pytest
-from pysqlite3 import dbapi2 as sqlite3
 
 from jobs import drop_server
 from purge import pickup
@@ -30,11 +29,6 @@ def shop(tmp_path_factory):
     instance.flask("demo-data", "--customers", "500", check=True)
     yield instance.start()
     instance.stop()
-
-
-def ask(shop, sql: str) -> list:
-    with sqlite3.connect(shop.folder / "purge.db") as database:
-        return database.execute(sql).fetchall()
 
 
 def command(shop) -> list[str]:
@@ -58,14 +52,14 @@ def wait_for(file, seconds: float = 60) -> str:
 
 
 def some_file(shop, path, count: int, offset: int = 0) -> int:
-    emails = [email for (email,) in ask(shop, f"SELECT email FROM customer ORDER BY id LIMIT {count} OFFSET {offset}")]
+    emails = [email for (email,) in shop.ask(f"SELECT email FROM customer ORDER BY id LIMIT {count} OFFSET {offset}")]
     path.write_text("\n".join(["Customer Email,type", *(f"{email},purge" for email in emails), ""]))
     return len(emails)
 
 
 def test_the_printed_command_drops_a_file_and_it_is_purged(shop, tmp_path):
     some_file(shop, tmp_path / "mine.csv", 20)
-    before = ask(shop, "SELECT count(*) FROM customer")[0][0]
+    before = shop.ask("SELECT count(*) FROM customer")[0][0]
     done = sftp(shop, f"put {tmp_path}/mine.csv mine.csv.part", "rename mine.csv.part mine.csv")
     assert done.returncode == 0, done.stderr
     told = wait_for(shop.folder / "sftp/files/results/mine.result.csv.sha256")
@@ -73,7 +67,7 @@ def test_the_printed_command_drops_a_file_and_it_is_purged(shop, tmp_path):
     answer = tmp_path / "answer.csv"
     assert sftp(shop, f"get results/mine.result.csv {answer}").returncode == 0
     assert answer.read_text().count("purged") == 20
-    assert ask(shop, "SELECT count(*) FROM customer")[0][0] == before - 20
+    assert shop.ask("SELECT count(*) FROM customer")[0][0] == before - 20
     assert sftp(shop, "ls mine.csv").returncode != 0
 
 

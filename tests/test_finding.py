@@ -8,7 +8,7 @@ import pytest
 from flask_migrate import downgrade, upgrade
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, event, insert, text, update
+from sqlalchemy import delete, event, insert, select, text, update
 
 from purge import customers
 from purge.customers import Asked, Side, Sort, find, finding, search_index
@@ -180,6 +180,7 @@ def test_every_word_counts_however_many_there_are(app):
     assert found("a " * 140) == [person] and found("a " * 100 + "zzzzz") == []
 
 
+@pytest.mark.sqlite
 def test_every_order_is_read_from_an_index_and_not_sorted(app):
     asked = []
     event.listen(db.engine, "before_cursor_execute", lambda _c, _cu, sql, values, *_: asked.append((sql, values)))
@@ -255,6 +256,7 @@ def test_the_index_follows_a_changed_name_a_new_link_and_a_plain_deletion(app):
     assert found("zoe") == found("ben") == []
 
 
+@pytest.mark.sqlite
 def test_what_was_purged_is_gone_from_the_indexs_own_storage(app):
     """Cleared, it holds what an index does that never knew them, and no byte of a name that nobody else has."""
     for number in range(300):
@@ -270,6 +272,17 @@ def test_what_was_purged_is_gone_from_the_indexs_own_storage(app):
     anew = clear_index()
     assert after[0] == anew[0] != cleared[0]
     assert "😀😁😂".encode() not in after[1] and len(after[1]) < len(cleared[1])
+
+
+@pytest.mark.postgresql
+def test_what_was_purged_is_in_the_index_no_more(app):
+    for number in range(30):
+        add_customer(f"a{number}@people.com")
+    db.session.commit()
+    finished(*(f"a{number}@people.com" for number in range(0, 30, 3)))
+    left = db.session.execute(text(f"SELECT rowid, text FROM {search_index.NAME} ORDER BY rowid")).all()
+    assert [id for id, _ in left] == list(db.session.scalars(select(Customer.id).order_by(Customer.id)))
+    assert [words.split() for _, words in left] == [[f"a{n}@people.com"] for n in range(30) if n % 3]
 
 
 def test_customers_that_were_there_before_the_index_are_in_it(app):

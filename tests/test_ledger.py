@@ -11,7 +11,7 @@ from purge.cli.setup import add_user
 from purge.evidence.ledger import LedgerEntry, entries
 from purge.extensions import db
 from purge.models import Customer, Role, User
-from tests.people import add_customer
+from tests.people import add_customer, refuse
 from tests.test_batches import checked, confirmed, finished, outcomes, work
 
 PAGE = "/was-this-person-purged"
@@ -31,7 +31,7 @@ def test_a_purge_is_entered_once_under_the_key_that_is_not_in_the_database(app):
 
 def test_a_deletion_that_is_rolled_back_is_not_entered(app):
     add_customer("ann@people.com")
-    db.session.execute(text("CREATE TRIGGER no BEFORE DELETE ON customer BEGIN SELECT RAISE(ABORT, 'no'); END"))
+    refuse("DELETE", "customer")
     finished("ann@people.com")
     assert db.session.scalar(select(func.count()).select_from(LedgerEntry)) == 0
 
@@ -39,7 +39,7 @@ def test_a_deletion_that_is_rolled_back_is_not_entered(app):
 def test_without_its_entry_nobody_is_deleted(app):
     add_customer("ann@people.com")
     batch = confirmed("ann@people.com")
-    db.session.execute(text("CREATE TRIGGER no BEFORE INSERT ON ledger_entry BEGIN SELECT RAISE(ABORT, 'no'); END"))
+    refuse("INSERT", "ledger_entry")
     work(batches.run, batch)
     assert outcomes(batch) == {2: Outcome.FAILED}
     assert db.session.scalar(text("SELECT count(*) FROM customer")) == 1

@@ -7,7 +7,6 @@ import stat
 import time
 
 import pytest
-from pysqlite3 import dbapi2 as sqlite3
 
 from tests.instance import Instance
 
@@ -48,8 +47,7 @@ def test_an_empty_start_has_no_customers_and_a_usual_one_has_demo_data(tmp_path)
         instance = Instance(tmp_path / f"demo {demo}", DEMO=demo)
         try:
             instance.start()
-            with sqlite3.connect(instance.folder / "purge.db") as database:
-                assert database.execute("SELECT count(*) FROM customer").fetchone() == (customers,)
+            assert instance.ask("SELECT count(*) FROM customer") == [(customers,)]
         finally:
             instance.stop()
 
@@ -59,8 +57,7 @@ def test_demo_data_cut_off_in_the_middle_is_completed(instance):
     assert instance.flask("demo-data", "--customers", "300").returncode == 0
     (instance.folder / "demo-data.unfinished").touch()
     instance.start()
-    with sqlite3.connect(instance.folder / "purge.db") as database:
-        assert database.execute("SELECT count(*) FROM customer").fetchone() == (20_000,)
+    assert instance.ask("SELECT count(*) FROM customer") == [(20_000,)]
     assert not (instance.folder / "demo-data.unfinished").exists()
 
 
@@ -103,6 +100,7 @@ def test_a_second_start_on_the_same_folder_is_refused(instance):
     assert "running already" in refused(second)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [

@@ -5,7 +5,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from pysqlite3 import dbapi2 as sqlite3
 
 from jobs import bell, queue, schedule
 from purge import batches
@@ -25,11 +24,6 @@ def shop(tmp_path):
     instance.flask("demo-data", "--customers", "3000", check=True)
     yield instance.start()
     instance.stop()
-
-
-def asked(shop, question: str):
-    with sqlite3.connect(shop.folder / "purge.db", timeout=60) as database:
-        return database.execute(question).fetchall()
 
 
 def open_single(person: int):
@@ -76,25 +70,25 @@ def test_many_admins_at_once_make_one_deletion_and_the_others_are_told(shop):
         "was permanently deleted" in answer or "already purged" in answer or "was purged" in answer
         for answer in answers
     )
-    assert asked(shop, "SELECT count(*) FROM purge_request WHERE outcome = 'purged'") == [(1,)]
-    assert asked(shop, "SELECT count(*) FROM ledger_entry") == [(1,)]
-    assert asked(shop, "SELECT count(*), count(*) FILTER (WHERE id = 77) FROM customer") == [(2999, 0)]
+    assert shop.ask("SELECT count(*) FROM purge_request WHERE outcome = 'purged'") == [(1,)]
+    assert shop.ask("SELECT count(*) FROM ledger_entry") == [(1,)]
+    assert shop.ask("SELECT count(*), count(*) FILTER (WHERE id = 77) FROM customer") == [(2999, 0)]
 
 
 def test_a_purge_while_a_file_with_the_same_people_runs(shop, tmp_path):
     """Each person goes once, by the one door or the other, and every request has its outcome."""
     admin, people = Admin(shop), tmp_path / "people.csv"
-    emails = asked(shop, "SELECT id, email FROM customer ORDER BY id LIMIT 2000")
+    emails = shop.ask("SELECT id, email FROM customer ORDER BY id LIMIT 2000")
     people.write_text("\n".join(["Customer Email", *(email for _, email in emails), ""]))
     with ThreadPoolExecutor(2) as beside:
         bulk = beside.submit(shop.flask, "purge", str(people), "--yes")
-        while not asked(shop, "SELECT 1 FROM batch WHERE state = 'running'"):
+        while not shop.ask("SELECT 1 FROM batch WHERE state = 'running'"):
             assert not bulk.done() or bulk.result().returncode == 0, bulk.result().stderr
             time.sleep(0.02)
         told = [admin.outcome(admin.purge(emails[number][0])) for number in (1999, 1500, 1000, 1800)]
         assert bulk.result(120).returncode == 0, bulk.result().stderr
     assert all(re.search("permanently deleted|already purged|was purged", answer) for answer in told), told
-    assert asked(shop, "SELECT count(*) FROM ledger_entry") == [(2000,)]
-    assert asked(shop, "SELECT count(*) FROM purge_request WHERE outcome = 'purged'") == [(2000,)]
-    assert asked(shop, "SELECT count(*) FROM purge_request WHERE outcome IS NULL") == [(0,)]
-    assert asked(shop, "SELECT count(*) FROM customer") == [(1000,)]
+    assert shop.ask("SELECT count(*) FROM ledger_entry") == [(2000,)]
+    assert shop.ask("SELECT count(*) FROM purge_request WHERE outcome = 'purged'") == [(2000,)]
+    assert shop.ask("SELECT count(*) FROM purge_request WHERE outcome IS NULL") == [(0,)]
+    assert shop.ask("SELECT count(*) FROM customer") == [(1000,)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import BigInteger, cast, exists, func, select
 
 from purge import email_address
 from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
@@ -17,7 +17,7 @@ from purge.extensions import db, now
 RATE_CHUNKS = 10
 RATE_SECONDS = 60
 RESULTS_BLOCK = 65_536  # characters
-_SUMS = [func.sum(getattr(Chunk, outcome)) for outcome in Outcome]
+_SUMS = [cast(func.sum(getattr(Chunk, outcome)), BigInteger) for outcome in Outcome]  # PostgreSQL would say a decimal
 _REASONS = {reason.value: reason for reason in (*Reason, *email_address.Problem)}
 
 

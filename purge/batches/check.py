@@ -16,12 +16,13 @@ from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest,
 from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
 from purge.evidence.ledger import fingerprinter, known
-from purge.extensions import db, giving_way, now, reading
+from purge.extensions import db, giving_way, insert_rows, now, reading
 from purge.intake import customer_csv
 from purge.models import Customer
 
 BLOCK_ROWS = 5_000
 MOST_ATTEMPTS = 5
+COLUMNS = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
 
 
 class Overtaken(Exception):
@@ -72,7 +73,9 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
             read = [(row.number, *verdict(row, batch.email_column, batch.type_column)) for row in block]
             with giving_way(db.engine), db.engine.begin() as connection:
                 _move(connection, batch.id, token, checked_rows=Batch.checked_rows + len(block))
-                _insert(connection, list(_requests(connection, batch.id, read, fingerprint)))
+                insert_rows(
+                    connection, "purge_request", COLUMNS, list(_requests(connection, batch.id, read, fingerprint))
+                )
     return True
 
 
@@ -107,13 +110,6 @@ def _customer_ids(connection: Connection, keys: list[str]) -> dict[str, list[int
     for key, id in connection.execute(matching).all():
         ids[key].append(id)
     return ids
-
-
-def _insert(connection: Connection, requests: list[tuple]) -> None:
-    """Straight to the driver: a dictionary and a type a value would cost more than the row."""
-    columns = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
-    statement = insert(PurgeRequest.__table__).values(dict.fromkeys(columns)).compile(dialect=connection.dialect)
-    connection.exec_driver_sql(str(statement), requests)
 
 
 def _mark_duplicates(batch_id: int, token: str) -> None:

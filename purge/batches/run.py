@@ -49,8 +49,8 @@ class ChunkRefused(Exception):
         self.chunk = chunk
 
 
-def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
-    """Carry out the batch's waiting chunks until none is left to us or we are told to stop.
+def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> bool:
+    """Carry out the batch's waiting chunks until none is left to us, or we are told to stop: then True.
 
     The transaction is the claim: whoever dies in the middle has done nothing, and the chunk waits as before.
     """
@@ -62,7 +62,8 @@ def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
             with nullcontext() if is_single else giving_way(db.engine):
                 last = _run_next_chunk(batch_id, most)
             if last is None:
-                return _finish(batch_id)
+                _finish(batch_id)
+                return False
             most, retries = _fitting(last), 0
         except ChunkRefused as refused:
             _halve(refused.chunk)
@@ -71,6 +72,7 @@ def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
             if getattr(error.orig, "sqlstate", None) not in GOT_IN_THE_WAY or retries > MOST_RETRIES:
                 raise  # the database is in trouble, not this chunk: it waits for its next turn
             time.sleep(random.uniform(0, 0.1 * 2**retries))
+    return True
 
 
 def _run_next_chunk(batch_id: int, most: int) -> Ran | None:
@@ -147,7 +149,7 @@ def _purge(connection: Connection, chunk: Row) -> dict:
     ]
     spared = {request.customer_id for request in (*gone, *changed)}
     going = [id for id in ids if id not in spared]
-    with search_index.erasing():
+    with search_index.erasing(connection):
         erased = erase(connection, read_map(db.metadata), going) if going else {}
     _end(connection, chunk, Outcome.ALREADY_PURGED, Reason.GONE, gone)
     _end(connection, chunk, Outcome.CHANGED, Reason.ADDRESS_CHANGED, changed)

@@ -1,5 +1,6 @@
 """`flask worker` and `flask schedule`: what runs beside the web server."""
 
+import logging
 import signal
 import socket
 import sys
@@ -9,10 +10,26 @@ from pathlib import Path
 import click
 from flask import current_app
 from flask.cli import with_appcontext
+from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import drop_server, health, queue
 from jobs import schedule as scheduler
-from purge.config import LOOPBACK
+from purge import logs, schema
+from purge.config import LOOPBACK, ConfigError
+from purge.extensions import db, reading
+
+log = logging.getLogger(__name__)
+
+
+def refuse_unfit() -> None:
+    """Raises ConfigError where the database is not what this version needs. One out of reach may come back."""
+    try:
+        with reading(), db.engine.connect() as connection:
+            sentences = schema.missing(connection)
+    except SQLAlchemyError as error:
+        return log.warning("the database is out of reach (%s); started all the same", type(error).__name__)
+    if sentences:
+        raise ConfigError(" ".join(sentences))
 
 
 @click.command()
@@ -29,6 +46,8 @@ def worker(single: bool, pick_up: bool) -> None:
     Run as many as you like, on as many machines; each needs DATABASE_URL, REDIS_URL and the secrets the web server has.
     Ctrl-C or SIGTERM finishes the chunk in hand and leaves the rest to others.
     """
+    logs.begin()
+    refuse_unfit()
     only = [name for name, wanted in ((queue.SINGLE, single), (queue.PICK_UP, pick_up)) if wanted]
     queue.work(*(only or [queue.SINGLE, queue.BULK]))
 
@@ -66,4 +85,6 @@ def schedule() -> None:
 
     One is enough; more do no harm.
     """
+    logs.begin()
+    refuse_unfit()
     scheduler.run()

@@ -1,15 +1,16 @@
 """Finding customers: by words, best match first, or listed in an order, a page at a time however long the list."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from purge.customers import search_index
-from purge.customers.folding import SHORTEST_INSIDE, at_start, search_text, words
+from purge.customers.folding import at_start, search_text, words
+from purge.customers.search_index import Match
 from purge.extensions import db
 from purge.models import Customer, Referral, ShareLink
 
@@ -51,14 +52,6 @@ _SORTS: dict[Sort, tuple[str, Any, bool]] = {
     Sort.EMAIL: ("E-mail, A to Z", Customer.email_key, False),
     Sort.EMAIL_BACK: ("E-mail, Z to A", Customer.email_key, True),
 }
-
-
-class Match(IntEnum):
-    """How well every word of the term is met, the best first."""
-
-    WHOLE = 0
-    BEGINNING = 1
-    INSIDE = 2
 
 
 @dataclass(frozen=True)
@@ -116,7 +109,7 @@ def total() -> int:
 def _search(asked: Asked) -> Found:
     """Everything that matches is ranked at once when it fits on a page; a common term is read level by level."""
     if asked.page is None:
-        everything = _matching(asked, _at_least(Match.INSIDE, asked.words))
+        everything = _matching(asked, search_index.at_least(Match.INSIDE, asked.words))
         if len(everything) <= PAGE:
             customers = _customers(everything)
             slugs = _slugs(everything)
@@ -134,7 +127,7 @@ def _best(asked: Asked, everything: list[int]) -> list[tuple[Match, int]]:
     rows: dict[int, Match] = {}
     for match in Match:
         if len(rows) <= PAGE:
-            found = everything if match is Match.INSIDE else _matching(asked, _at_least(match, asked.words))
+            found = everything if match is Match.INSIDE else _matching(asked, search_index.at_least(match, asked.words))
             rows |= {id: match for id in found if id not in rows}
     return [(match, id) for id, match in rows.items()][: PAGE + 1]
 
@@ -145,15 +138,19 @@ def _further(asked: Asked, direction: str, value: str, id: int | None) -> list[t
     rows: list[tuple[Match, int]] = []
     for match in reversed(Match) if backwards else Match:
         if len(rows) <= PAGE and (match <= start if backwards else match >= start):
-            found = _matching(asked, _exactly(match, asked.words), id if match == start else None, backwards)
+            found = _matching(
+                asked, search_index.exactly(match, asked.words), id if match == start else None, backwards
+            )
             rows += [(match, id) for id in found]
     return rows[: PAGE + 1]
 
 
-def _matching(asked: Asked, expression: str, beyond: int | None = None, backwards: bool = False) -> list[int]:
+def _matching(
+    asked: Asked, matches: ColumnElement[bool], beyond: int | None = None, backwards: bool = False
+) -> list[int]:
     """One more than a page of the customers whose index entries match, the newest first from below the id `beyond`;
     backwards, the oldest from above it."""
-    entries, matches = search_index.entries, search_index.matches(expression)
+    entries = search_index.entries
     id = entries.c.rowid
     wanted = select(Customer.id)
     if _are_few(asked):
@@ -171,36 +168,6 @@ def _customers(ids: list[int]) -> list[Customer]:
     """In this order."""
     found = {customer.id: customer for customer in db.session.scalars(select(Customer).where(Customer.id.in_(ids)))}
     return [found[id] for id in ids if id in found]
-
-
-def _exactly(match: Match, wanted: list[str]) -> str:
-    """Every word is met at least this well, and not every word better."""
-    this = _at_least(match, wanted)
-    return f"({this}) NOT ({_at_least(Match(match - 1), wanted)})" if match else this
-
-
-def _at_least(match: Match, wanted: list[str]) -> str:
-    """Every word is met at least this well."""
-    if match is Match.INSIDE:
-        return _inside(wanted)
-    return _all(_phrase(f"{at_start(word)} " if match is Match.WHOLE else at_start(word)) for word in wanted)
-
-
-def _inside(wanted: list[str]) -> str:
-    def inside(word: str) -> str:
-        start = _phrase(at_start(word))
-        return start if len(word) < SHORTEST_INSIDE else f"({_phrase(word)} OR {start})"
-
-    return _all(map(inside, wanted))
-
-
-def _all(expressions: Iterable[str]) -> str:
-    return " AND ".join(expressions)
-
-
-def _phrase(text: str) -> str:
-    """In quotes, with its own doubled, it is plain text whatever it holds; three characters at least, or nothing is found."""
-    return '"' + text.rjust(SHORTEST_INSIDE).replace('"', '""') + '"'
 
 
 def _match(customer: Customer, slugs: dict[int, list[str]], wanted: list[str]) -> Match:

@@ -1,19 +1,42 @@
-"""The search index: every three characters in a row of every customer's texts, kept by SQLite itself (FTS5, trigrams).
+"""The search index: every three characters in a row of every customer's texts, kept by the database itself.
 
-The second migration makes it, with the triggers that keep it in the transaction of whatever is written: a deletion that
-is committed cannot be found any more.
+SQLite keeps it in an FTS5 table of trigrams, PostgreSQL in a table of texts with a trigram index (pg_trgm). The second
+migration makes it, with the triggers that keep it in the transaction of whatever is written: a deletion that is
+committed cannot be found any more.
 """
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import IntEnum
 
-from sqlalchemy import ColumnElement, Engine, bindparam, column, event, literal_column, table
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    bindparam,
+    column,
+    event,
+    literal_column,
+    not_,
+    table,
+)
 
-from purge.customers.folding import search_text, sort_text
+from purge.customers.folding import SHORTEST_INSIDE, at_start, search_text, sort_text
+from purge.extensions import db
 
 NAME = "customer_search"
-entries = table(NAME, column("rowid"))  # rowid: the customer's id
+entries = table(NAME, column("rowid"), column("text"))  # rowid: the customer's id
 _erasing: ContextVar[bool] = ContextVar("erasing", default=False)
+
+
+class Match(IntEnum):
+    """How well every word of a term is met, the best first."""
+
+    WHOLE = 0
+    BEGINNING = 1
+    INSIDE = 2
 
 
 def prepare_sqlite(engine: Engine) -> None:
@@ -27,8 +50,10 @@ def prepare_sqlite(engine: Engine) -> None:
 
 
 @contextmanager
-def erasing():
+def erasing(connection: Connection):
     """Customers go inside, whole: that a share link of theirs goes first is not written into an entry about to be removed."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL purge.erasing = 'yes'")
     token = _erasing.set(True)
     try:
         yield
@@ -36,9 +61,21 @@ def erasing():
         _erasing.reset(token)
 
 
-def matches(expression: str) -> ColumnElement[bool]:
-    """The index entry matches this FTS5 expression."""
-    return literal_column(NAME).op("MATCH")(bindparam("expression", expression, unique=True))
+def at_least(match: Match, words: list[str]) -> ColumnElement[bool]:
+    """Of an index entry: it meets every one of these folded words at least this well."""
+    if _is_sqlite():
+        return _matches(_fts5(match, words))
+    return and_(*(_like(match, word) for word in words))
+
+
+def exactly(match: Match, words: list[str]) -> ColumnElement[bool]:
+    """It meets every word at least this well, and not every word better."""
+    if match is Match.WHOLE:
+        return at_least(match, words)
+    better = Match(match - 1)
+    if _is_sqlite():
+        return _matches(f"({_fts5(match, words)}) NOT ({_fts5(better, words)})")
+    return and_(at_least(match, words), not_(at_least(better, words)))
 
 
 def clear_residue(engine: Engine) -> None:
@@ -49,5 +86,40 @@ def clear_residue(engine: Engine) -> None:
 
 
 def in_models(name: str | None, kind: str, _parents: dict) -> bool:
-    """For Alembic's `include_name`: the tables in which SQLite keeps the index are no part of the models."""
-    return kind != "table" or not (name == NAME or name.startswith(f"{NAME}_"))
+    """For Alembic's `include_name`: what the search index is kept in, and the index of the names' order, is no part of the models."""
+    return not (kind == "table" and (name == NAME or name.startswith(f"{NAME}_"))) and name != "ix_customer_name"
+
+
+def _is_sqlite() -> bool:
+    return db.engine.dialect.name == "sqlite"
+
+
+def _matches(expression: str) -> ColumnElement[bool]:
+    return literal_column(NAME).op("MATCH")(bindparam("expression", expression, unique=True))
+
+
+def _fts5(match: Match, words: list[str]) -> str:
+    if match is Match.INSIDE:
+        return _all(map(_inside, words))
+    return _all(_phrase(f"{at_start(word)} " if match is Match.WHOLE else at_start(word)) for word in words)
+
+
+def _inside(word: str) -> str:
+    start = _phrase(at_start(word))
+    return start if len(word) < SHORTEST_INSIDE else f"({_phrase(word)} OR {start})"
+
+
+def _all(expressions: Iterable[str]) -> str:
+    return " AND ".join(expressions)
+
+
+def _phrase(text: str) -> str:
+    """In quotes, with its own doubled, it is plain text whatever it holds; three characters at least, or nothing is found."""
+    return '"' + text.rjust(SHORTEST_INSIDE).replace('"', '""') + '"'
+
+
+def _like(match: Match, word: str) -> ColumnElement[bool]:
+    """Of words with a space before and after each. What LIKE would read as a pattern is plain text."""
+    is_inside = match is Match.INSIDE and len(word) >= SHORTEST_INSIDE
+    start, end = "" if is_inside else " ", " " if match is Match.WHOLE else ""
+    return entries.c.text.contains(f"{start}{word}{end}", autoescape=True)

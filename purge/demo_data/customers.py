@@ -5,14 +5,15 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Engine, func, select
 
 from purge.demo_data.words import COMMENTS, CURRENCIES, EVENTS, LONG_DOMAIN, NOTES, PLACES, SUBJECTS, TAGS
-from purge.extensions import db
+from purge.extensions import db, insert_rows
 from purge.models import Customer, Referral, RewardStatus
 
 DEMO_CUSTOMERS = 20_000
 BLOCK = 5_000
+GIVEN = ("customer", "referral")  # tables whose ids we give, for others lead there
 TODAY = datetime(2026, 11, 1)  # fixed, so that the same seed makes the same people on any day
 _ASCII = str.maketrans("łŁøØßđ ", "lLoOsd.", "")
 _MOMENTS = [str(TODAY - timedelta(minutes=997 * n)) + ".000000" for n in range(2_000)]  # as SQLAlchemy stores them
@@ -40,9 +41,13 @@ def make_demo_data(
             if engine.dialect.name == "sqlite":
                 # A share link that is there before its customer spares the search index a second entry.
                 connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
-                _insert(connection, "share_link", rows.pop("share_link"))
+                insert_rows(connection, "share_link", _TABLES["share_link"], rows.pop("share_link"))
             for table, its_rows in rows.items():
-                _insert(connection, table, its_rows)
+                insert_rows(connection, table, _TABLES[table], its_rows)
+            if engine.dialect.name == "postgresql":  # its sequences know nothing of the ids that we gave
+                for table in GIVEN:
+                    after = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}"
+                    connection.exec_driver_sql(after)
         referrals += len(rows["referral"])
         progress(ids.stop - first, customers)
 
@@ -129,27 +134,14 @@ def _plain(name: str) -> str:
     return plain
 
 
-def _insert(connection: Connection, table: str, rows: list[tuple]) -> None:
-    columns = _TABLES[table]
-    names = ", ".join(columns)
-    if connection.dialect.name == "sqlite":
-        marks = ", ".join("?" * len(columns))
-        connection.connection.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', rows)
-    else:
-        with connection.connection.cursor().copy(f'COPY "{table}" ({names}) FROM STDIN') as copy:
-            for row in rows:
-                copy.write_row(row)
-
-
 def _columns() -> Iterator[tuple[str, list[str]]]:
     """The tables in the order they can be filled, and their columns; the id only where we give it."""
-    given = {"customer", "referral"}
     for table in db.metadata.sorted_tables:
         leads_to_customer = table.name == "customer" or any(
             c.references(Customer.__table__.c.id) for c in table.columns
         )
         if leads_to_customer:
-            yield table.name, [c.name for c in table.columns if c.name != "id" or table.name in given]
+            yield table.name, [c.name for c in table.columns if c.name != "id" or table.name in GIVEN]
 
 
 _TABLES = dict(_columns())

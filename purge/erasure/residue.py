@@ -14,8 +14,6 @@ def clear_residue(engine: Engine) -> bool:
     one's unused space, and a later deletion overwrites the row and not the copy. Seen: 3 addresses of 96,000. About
     eight seconds a gigabyte, in which others read but do not write.
     """
-    if engine.dialect.name != "sqlite":
-        return False
     connection = engine.raw_connection()
     try:
         connection.execute("VACUUM")

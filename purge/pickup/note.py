@@ -6,6 +6,7 @@ from contextlib import suppress
 from sqlalchemy import Row, delete, insert, select, update
 
 from purge.batches import NotPossible
+from purge.erasure.engine import among
 from purge.extensions import db, now, reading
 from purge.intake.sftp import Drop, Entry
 from purge.pickup import files
@@ -41,13 +42,13 @@ def note(connection: Row, drop: Drop) -> None:
     if not (new or changed or gone or left_alone != connection.left_alone):
         return
     with db.engine.begin() as writer:
-        for entry in new:
-            values = {"name": entry.name, "size": entry.size, "changed": entry.changed}
-            writer.execute(insert(DroppedFile).values(connection_id=connection.id, **values))
+        if new:  # together: there may be ten thousand
+            values = [{"name": entry.name, "size": entry.size, "changed": entry.changed} for entry in new]
+            writer.execute(insert(DroppedFile).values(connection_id=connection.id), values)
         for id, entry in changed:
             files.begin_anew(writer, id, entry)
-        for id in gone:
-            writer.execute(delete(DroppedFile).where(DroppedFile.id == id, DroppedFile.state == FileState.SEEN))
+        these = among(DroppedFile.id, gone, writer)
+        writer.execute(delete(DroppedFile).where(these, DroppedFile.state == FileState.SEEN))
         this = update(SftpConnection).where(SftpConnection.id == connection.id)
         writer.execute(this.values(left_alone=left_alone, **({"last_file_at": now()} if new else {})))
 

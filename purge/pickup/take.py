@@ -10,7 +10,7 @@ from sqlalchemy import Row, exists, select
 from purge import batches
 from purge.batches import Batch, Door, NotPossible, State
 from purge.batches.model import Chunk
-from purge.extensions import db
+from purge.extensions import db, one_at_a_time
 from purge.intake import customer_csv, sftp
 from purge.intake.sftp import Drop
 from purge.pickup import files
@@ -108,6 +108,7 @@ def _open(connection: Row, file: Row, copy) -> Batch:
 
 def _same_content(batch: Batch) -> Batch | None:
     """An earlier batch with this content that nobody stopped: what was cancelled or failed may be sent again."""
+    one_at_a_time(db.session.connection(), batch.content_digest)
     same = Batch.content_digest == batch.content_digest, Batch.id != batch.id
     left_over = exists().where(Chunk.batch_id == Batch.id, Chunk.cancelled + Chunk.failed > 0)
     counts = Batch.door == Door.SFTP, Batch.state.not_in([State.REFUSED, State.DISCARDED]), ~Batch.is_dry, ~left_over

@@ -80,8 +80,8 @@ def purge(customer_id: int):
 @blueprint.post("/<int:customer_id>/purge")
 def confirm_purge(customer_id: int):
     """The answer has the person's name, for the last time: no address could bring it back."""
-    customer = _fetch(customer_id)
-    batch = batches.pending_single(customer, current_user.id)  # the second click of two
+    customer = _fetch(customer_id, for_update=True)  # the second click of two waits here for the first
+    batch = batches.pending_single(customer, current_user.id)
     if batch is None:
         try:
             batch = _open(customer)
@@ -170,9 +170,9 @@ def _due_on(form: Mapping[str, str]) -> date | None:
     return batches.due(asked_on) if has_due else None
 
 
-def _fetch(customer_id: int) -> Customer:
+def _fetch(customer_id: int, for_update: bool = False) -> Customer:
     """The customer; or 410 for who was purged: when and in which batch, and nothing else; or 404 where nobody ever was."""
-    customer = db.session.get(Customer, customer_id)
+    customer = db.session.get(Customer, customer_id, with_for_update=for_update)
     if customer is None:
         batch, purged_at = batches.purge_of(customer_id) or abort(404)
         too_late = request.method == "POST"

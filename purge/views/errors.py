@@ -2,6 +2,7 @@
 
 from flask import Flask, render_template
 from flask_wtf.csrf import CSRFError
+from sqlalchemy.exc import DataError
 from werkzeug.exceptions import HTTPException, NotFound, SecurityError
 
 from purge.extensions import db
@@ -25,7 +26,8 @@ def register(app: Flask) -> None:
     """Show our own page for every error."""
     app.register_error_handler(HTTPException, _show)
     app.register_error_handler(CSRFError, _stale)
-    app.register_error_handler(OverflowError, lambda _: _show(NotFound()))  # a number no database has
+    app.register_error_handler(OverflowError, lambda _: _show(NotFound()))  # a number SQLite does not have
+    app.register_error_handler(DataError, _out_of_range)
     app.register_error_handler(SecurityError, lambda _: ("This is not an address of ours. See ALLOWED_HOSTS.", 400))
 
 
@@ -33,6 +35,12 @@ def _show(error: HTTPException):
     db.session.rollback()
     title, advice = SENTENCES.get(error.code, (error.name, "Go back and try again."))
     return render_template("error.html", code=error.code, title=title, advice=advice), error.code
+
+
+def _out_of_range(error: DataError):
+    if getattr(error.orig, "sqlstate", None) != "22003":  # a number PostgreSQL does not have
+        raise error
+    return _show(NotFound())
 
 
 def _stale(_error: CSRFError):

@@ -1,0 +1,61 @@
+"""What the database must be for this version of the app, and what of it is missing."""
+
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import current_app
+from sqlalchemy import Connection, inspect
+
+OLDEST_POSTGRESQL = 15
+
+
+def missing(connection: Connection) -> list[str]:
+    """What keeps the app from working on this database, a sentence each, with what to do."""
+    return [*_behind(connection), *_unfit_postgresql(connection)] or _without_index(connection)
+
+
+def _behind(connection: Connection) -> list[str]:
+    migrate = current_app.extensions["migrate"]
+    newest = ScriptDirectory.from_config(migrate.migrate.get_config(migrate.directory)).get_current_head()
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current == newest:
+        return []
+    return [f"The schema is at {current or 'nothing'} and this version needs {newest}: run `flask init-db`."]
+
+
+def _unfit_postgresql(connection: Connection) -> list[str]:
+    if connection.dialect.name != "postgresql":
+        return []
+
+    def shown(sql: str):
+        return connection.exec_driver_sql(sql).scalar()
+
+    version, encoding = connection.dialect.server_version_info[0], shown("SHOW server_encoding")
+    wanted = {
+        f"PostgreSQL {version} is too old: {OLDEST_POSTGRESQL} is the oldest.": version >= OLDEST_POSTGRESQL,
+        f"The database's encoding is {encoding}: make it anew with UTF8.": encoding == "UTF8",
+        "The sessions' time zone is not UTC: something between the app and the database sets another.": shown(
+            "SHOW timezone"
+        )
+        == "UTC",
+        "The extension pg_trgm is missing: CREATE EXTENSION pg_trgm.": shown(
+            "SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'"
+        ),
+        "PostgreSQL was built without ICU, which folds what is searched for: take a build with it.": shown(
+            "SELECT count(*) FROM pg_collation WHERE collname = 'und-x-icu'"
+        ),
+    }
+    return [sentence for sentence, is_so in wanted.items() if not is_so]
+
+
+def _without_index(connection: Connection) -> list[str]:
+    """A deletion looks for every row that leads to the one deleted; without an index it reads the whole table each time."""
+    found = inspect(connection)
+    indexes, primary_keys = found.get_multi_indexes(), found.get_multi_pk_constraint()
+    sentences = []
+    for place, keys in found.get_multi_foreign_keys().items():
+        first_columns = {index["column_names"][0] for index in indexes.get(place, [])}
+        first_columns |= set(primary_keys[place]["constrained_columns"][:1])
+        for column in (key["constrained_columns"][0] for key in keys):
+            if column not in first_columns:
+                sentences.append(f"{place[1]}.{column} leads to another table and has no index: make one.")
+    return sentences

@@ -1,0 +1,168 @@
+"""What only PostgreSQL can do to us: stop, cut connections, see a deadlock, take too long, be another one than we need."""
+
+import random
+import threading
+import time
+from contextlib import suppress
+from importlib import import_module
+
+import psycopg
+import pytest
+from sqlalchemy import func, select, text
+
+from purge import batches, schema
+from purge.batches import Outcome, State
+from purge.batches.model import Chunk
+from purge.extensions import db
+from tests.instance import Instance
+from tests.people import add_customer, refuse
+from tests.postgres import Postgres
+from tests.test_batches import confirmed, counts, work
+from tests.test_crashes import ASKED, Shop
+
+pytestmark = pytest.mark.postgresql
+
+
+@pytest.fixture
+def own_server():
+    server = Postgres()  # with fsync: what it says is committed is so after a crash too
+    yield server
+    if server.process.poll() is not None:
+        server.start()
+    server.remove()
+
+
+@pytest.fixture
+def shop(tmp_path, own_server):
+    made = Shop(tmp_path, DATABASE_URL=own_server.url(own_server.make()))
+    yield made
+    made.instance.stop()
+
+
+def wait_until_finished(shop) -> None:
+    def is_finished() -> bool:
+        with suppress(psycopg.OperationalError):
+            return shop.ask("SELECT state FROM batch") == [("finished",)]
+        return False
+
+    shop.wait_for(is_finished, 120)
+    assert shop.purged() == len(shop.planned)
+    totals = shop.ask(f"SELECT {' + '.join(f'sum({outcome})' for outcome in Outcome)} FROM chunk")
+    assert totals == [(ASKED,)]
+    assert not {id for (id,) in shop.ask("SELECT id FROM customer")} & shop.planned
+    assert shop.rows_of_others() == shop.bystanders
+    recorded = shop.ask("SELECT customer_id FROM purge_request WHERE outcome = 'purged'")
+    assert sorted(id for (id,) in recorded) == sorted(shop.planned)
+
+
+def test_the_server_crashes_in_the_middle_of_a_batch_and_comes_back(shop, own_server):
+    seed = random.randrange(10**6)
+    print("SEED", seed)
+    dice = random.Random(seed)
+    purging = shop.purge()
+    for at in sorted(dice.randrange(1, len(shop.planned)) for _ in range(3)):
+        shop.wait_for(lambda at=at: shop.purged() >= at)
+        own_server.stop()
+        time.sleep(dice.random() * 2)
+        own_server.start()
+    purging.kill()
+    purging.communicate()
+    wait_until_finished(shop)
+
+
+def test_connections_cut_again_and_again_while_it_runs_lose_and_double_nothing(shop, own_server):
+    seed = random.randrange(10**6)
+    print("SEED", seed)
+    dice = random.Random(seed)
+    database = shop.instance.environ["DATABASE_URL"].rpartition("/")[2]
+    purging = shop.purge()
+    shop.wait_for(lambda: shop.purged() > 0)
+    cut = (
+        "SELECT pid, query FROM pg_stat_activity WHERE datname = %s AND application_name = 'purge' AND state <> 'idle'"
+    )
+    for _ in range(40):
+        time.sleep(dice.random() / 10)
+        for pid, _ in own_server.ask("postgres", cut, database):
+            own_server.ask("postgres", "SELECT pg_terminate_backend(%s)", pid)
+    purging.kill()
+    purging.communicate()
+    wait_until_finished(shop)
+
+
+def test_a_deadlock_is_tried_again(app):
+    first, second = (add_customer(f"{name}@people.com") for name in ("ann", "ben"))
+    batch = confirmed("ann@people.com", "ben@people.com")
+    url = app.config["SQLALCHEMY_DATABASE_URI"].replace("+psycopg", "")
+    lock = "SELECT 1 FROM customer WHERE id = %s FOR UPDATE"
+    with psycopg.connect(url) as other:
+        other.execute("SET deadlock_timeout = '1h'")  # the other one is not the one to give up
+        other.execute(lock, [second])
+        running = threading.Thread(target=_in_app, args=(app, batches.run, batch.id))
+        db.session.commit()
+        running.start()
+        time.sleep(0.3)  # it holds the first by now, and waits for the second
+        other.execute(lock, [first])
+        other.commit()
+    running.join(30)
+    db.session.expire_all()
+    assert not running.is_alive() and counts(batch) == {Outcome.PURGED: 2} and batch.state is State.FINISHED
+
+
+def test_one_who_takes_too_long_is_deleted_alone_and_holds_up_nobody(app, monkeypatch):
+    monkeypatch.setattr(import_module("purge.batches.run"), "STATEMENT_SECONDS", 0.3)
+    ids = [add_customer(f"p{n}@people.com") for n in range(8)]
+    refuse("DELETE", "customer", f"old.id = {ids[5]}")
+    slow = "BEGIN PERFORM pg_sleep(1); RETURN old; END"
+    db.session.execute(text(f"CREATE OR REPLACE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS $$ {slow} $$"))
+    batch = confirmed(*(f"p{n}@people.com" for n in range(8)))
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 8} and batch.state is State.FINISHED
+    alone = select(func.count()).where(Chunk.batch_id == batch.id, Chunk.requests == 1, Chunk.purged == 1)
+    assert db.session.scalar(alone) >= 1
+
+
+def test_two_clicks_at_the_same_moment_are_one_purge(app):
+    """On SQLite there is one writer; here the second waits for the customer."""
+    add_customer("ann@people.com")
+    first = confirmed("ann@people.com")
+    second = confirmed("ann@people.com")
+    db.session.commit()
+    threads = [threading.Thread(target=_in_app, args=(app, batches.run, one.id)) for one in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    db.session.expire_all()
+    ended = sorted(outcome for batch in (first, second) for outcome in counts(batch))
+    assert ended == [Outcome.ALREADY_PURGED, Outcome.PURGED]
+
+
+@pytest.mark.parametrize(
+    ("made_with", "words"),
+    [("ENCODING 'SQL_ASCII'", "encoding is SQL_ASCII"), ("ENCODING 'UTF8'", "run `flask init-db`")],
+    ids=["another encoding", "no schema"],
+)
+def test_a_database_that_does_not_fit_is_said_before_anything_starts(tmp_path, postgres, made_with, words):
+    postgres.ask("postgres", "DROP DATABASE IF EXISTS unfit")
+    postgres.ask("postgres", f"CREATE DATABASE unfit TEMPLATE template0 LOCALE 'C' {made_with}")
+    instance = Instance(tmp_path / "unfit", DATABASE_URL=postgres.url("unfit"))
+    for command in (["worker"], ["schedule"]):
+        told = instance.flask(*command, timeout=60)
+        assert told.returncode == 2 and words in told.stderr, told.stderr
+    assert words in instance.flask("doctor").stdout
+
+
+def test_what_a_database_lacks_is_named(app):
+    for statement in ("DROP INDEX ix_order_customer_id", "SET timezone = 'Asia/Kathmandu'"):
+        with db.engine.connect() as connection:
+            assert schema.missing(connection) == []
+            connection.execute(text(statement))
+            (sentence,) = schema.missing(connection)
+            assert "order.customer_id" in sentence or "UTC" in sentence
+            connection.rollback()
+            connection.invalidate()
+
+
+def _in_app(app, act, *arguments) -> None:
+    with app.app_context():
+        act(*arguments)
