@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from flask import Flask
 from flask_bootstrap import Bootstrap5
 from jinja2 import StrictUndefined
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from purge import cli, logs, pickup, views  # noqa: F401 its tables belong to the schema
 from purge.config import CHECKOUT, ConfigError, load_config
@@ -25,6 +26,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     app = Flask(__name__, instance_path=config["INSTANCE_PATH"])
     app.config.update(config)
     app.jinja_env.undefined = StrictUndefined
+    if config["PROXIES"]:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=config["PROXIES"], x_proto=0, x_host=0)
     db.init_app(app)
     migrate.init_app(app, db, directory=str(CHECKOUT / "migrations"), render_as_batch=True)
     Bootstrap5(app)

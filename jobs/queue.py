@@ -26,13 +26,18 @@ stopping = threading.Event()
 
 
 class SafeJob(Job):
-    """A job that runs nothing but what is on the list: JSON alone does not keep os.system out."""
+    """A job that runs nothing but what is on the list: JSON alone does not keep os.system out, nor do callbacks."""
 
     @property
     def func(self):
         if self.func_name not in ALLOWED:
             raise PermissionError("this is not one of our jobs")
         return super().func
+
+    def restore(self, *args, **kwargs):
+        super().restore(*args, **kwargs)
+        self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
+        self.webhooks = []
 
 
 class SafeWorker(Worker):

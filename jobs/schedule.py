@@ -4,6 +4,7 @@ import logging
 import signal
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import redis
@@ -70,6 +71,8 @@ def tidy() -> None:
         ids = [batch.id for batch in batches.forgotten()]
         db.session.rollback()
     for batch_id in ids:
-        batches.discard(db.session.get(Batch, batch_id))
-        db.session.commit()
+        with suppress(batches.NotPossible):  # confirmed meanwhile, or another scheduler was quicker
+            batches.discard(db.session.get(Batch, batch_id))
+            db.session.commit()
+        db.session.rollback()
     batches.settle(timedelta(seconds=current_app.config["CLEAR_AFTER_SECONDS"]))

@@ -18,14 +18,28 @@ REDIS_FILE = "redis.url"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
+# A machine that is gone must not hold its chunk's locks until the server's own two hours are over.
+SESSION = {
+    "timezone": "UTC",
+    "tcp_keepalives_idle": 30,
+    "tcp_keepalives_interval": 10,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+    "client_connection_check_interval": "10s",
+    "idle_in_transaction_session_timeout": "10min",
+}
 # A connection that the server dropped is noticed before it is used; one that cannot be had is an error soon.
 POSTGRESQL_OPTIONS = {
     "pool_pre_ping": True,
     "connect_args": {
         "connect_timeout": 10,
         "application_name": "purge",
-        "options": "-c timezone=UTC",
+        "options": " ".join(f"-c {name}={value}" for name, value in SESSION.items()),
         "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        # A plan made for any text reads the whole table for a rare one.
+        "prepare_threshold": None,
     },
 }
 
@@ -92,6 +106,8 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         "WTF_CSRF_TIME_LIMIT": None,  # as long as the session, or a form left open overnight is lost
         "RATELIMIT_STORAGE_URI": redis_url,
         "BOOTSTRAP_SERVE_LOCAL": True,
+        # How many proxies stand before it, each adding to X-Forwarded-For: whose sign-ins are counted.
+        "PROXIES": _number(environ, "PROXIES", 0, most=10, least=0),
         # Without it nobody gets the metrics: they say how many people were purged.
         "METRICS_TOKEN": environ.get("METRICS_TOKEN", ""),
     }
@@ -163,10 +179,10 @@ def _make_secret(file: Path) -> None:
             return
 
 
-def _number(environ: Mapping[str, str], name: str, default: int, most: int = 10**12) -> int:
+def _number(environ: Mapping[str, str], name: str, default: int, most: int = 10**12, least: int = 1) -> int:
     text = environ.get(name) or str(default)
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= most:
-        raise ConfigError(f"{name} must be a whole number from 1 to {most:,}, not “{text}”.")
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        raise ConfigError(f"{name} must be a whole number from {least} to {most:,}, not “{text}”.")
     return int(text)
 
 

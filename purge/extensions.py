@@ -126,8 +126,10 @@ def alone(engine: Engine, name: str):
     """Whether nobody else is at what has this name, for as long as the block lasts. It ends with its holder, however that ends."""
     if engine.dialect.name != "sqlite":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            yield connection.scalar(select(func.pg_try_advisory_lock(func.hashtext(name))))
-            connection.invalidate()  # the lock goes with the session
+            try:
+                yield connection.scalar(select(func.pg_try_advisory_lock(func.hashtext(name))))
+            finally:
+                connection.invalidate()  # the lock goes with the session
         return
     with open(Path(engine.url.database).with_suffix(f".{name}"), "w") as place:
         try:

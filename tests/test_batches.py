@@ -301,6 +301,44 @@ def test_one_poisonous_row_loses_only_itself(app):
     ]
 
 
+def test_two_workers_refused_the_same_chunk_fail_nobody_who_was_not_tried_alone(app):
+    """The second of them halves what the first has halved already."""
+    good, bad = (add_customer(f"{name}@people.com") for name in ("good", "bad"))
+    refuse("DELETE", "customer", f"old.id = {bad}")
+    batch = confirmed("good@people.com", "bad@people.com")
+    run = import_module("purge.batches.run")
+    waiting = Chunk.batch_id == batch.id, Chunk.state == "waiting"
+    stale = db.session.execute(select(Chunk.__table__).where(*waiting)).one()
+    db.session.commit()
+    run._halve(stale)
+    run._halve(stale)
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 1, Outcome.FAILED: 1} and there(good, bad) == [False, True]
+
+
+def test_a_customer_whose_address_changes_while_the_check_runs_is_asked_for_once(app, monkeypatch):
+    monkeypatch.setattr(import_module("purge.batches.check"), "BLOCK_ROWS", 1)
+    person = add_customer("ann@people.com")
+    batch = opened("ann@people.com", "anna@people.com")
+    batches.map_fields(batch, 0, False)
+    db.session.commit()
+    blocks = itertools.count()
+
+    def change() -> bool:
+        if next(blocks) == 1:
+            with db.engine.begin() as connection:
+                new = {"email": "anna@people.com", "email_key": "anna@people.com"}
+                connection.execute(update(Customer.__table__).where(Customer.id == person).values(new))
+        return True
+
+    work(batches.check, batch, keep_going=change)
+    assert batch.planned == 1 and outcomes(batch)[3] is Outcome.DUPLICATE
+    batches.confirm(batch, batch.plan_digest)
+    db.session.commit()
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.DUPLICATE: 1, Outcome.CHANGED: 1} and there(person) == [True]
+
+
 def test_a_chunk_refused_in_the_middle_of_its_transaction_leaves_no_half_outcome(app, monkeypatch):
     add_customer("ann@people.com")
     batch = confirmed("ann@people.com")
@@ -332,6 +370,16 @@ def test_a_file_forgotten_for_a_week_is_thrown_away(app):
     tidy()
     db.session.expire_all()
     assert (old.state, new.state) == (State.DISCARDED, State.UPLOADED)
+
+
+def test_what_another_scheduler_threw_away_stops_no_scheduler(app, monkeypatch):
+    batch = opened("ann@people.com")
+    db.session.commit()
+    monkeypatch.setattr(batches, "forgotten", lambda: [batch])
+    tidy()
+    tidy()
+    db.session.expire_all()
+    assert batch.state is State.DISCARDED
 
 
 def test_the_same_file_is_known_again(app):

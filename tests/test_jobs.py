@@ -1,9 +1,10 @@
 """The queue: ids and nothing else, our own functions and no others, and a bell that can be lost."""
 
+import os
 import zlib
 
 import pytest
-from rq import Queue
+from rq import Callback, Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -39,6 +40,14 @@ def test_a_function_that_is_not_ours_is_not_run(app, worker, tmp_path, serialize
     worker()
     assert not mark.exists()
     assert not strange.count and job.get_status(refresh=True) != "finished"
+
+
+def test_a_hand_made_job_runs_no_callback_and_sends_nothing(app):
+    connection = queue.connect()
+    strange = Queue(queue.BULK, connection=connection, serializer=JSONSerializer, job_class=Job)
+    job = strange.enqueue("jobs.tasks.check_batch", 1, on_failure=Callback(os.remove), on_success=Callback(os.remove))
+    ours = queue.SafeJob.fetch(job.id, connection=connection, serializer=JSONSerializer)
+    assert ours.failure_callback is ours.success_callback is ours.stopped_callback is None and ours.webhooks == []
 
 
 def test_ringing_twice_enqueues_once(app):

@@ -4,8 +4,10 @@ import io
 import re
 
 import pytest
+from flask import request
 from sqlalchemy import func, select, update
 
+from app import create_app
 from purge import batches
 from purge.batches import Batch, Outcome, State
 from purge.batches.model import UploadPart
@@ -107,6 +109,17 @@ def test_a_wrong_password_and_an_unknown_name_get_the_same_answer(app, visitor, 
 
 def test_guessing_passwords_is_slowed_down(app, visitor):
     assert [visitor.sign_in("a@company.com", "x").status_code for _ in range(11)][-1] == 429
+
+
+def test_a_text_that_no_database_keeps_is_no_error_of_ours(app, visitor):
+    assert visitor.post("/login", {"email": "ann\0@company.com", "password": "x"}).status_code in (400, 422)
+
+
+def test_behind_a_proxy_wrong_passwords_are_counted_by_whose_they_are(tmp_path, redis_url):
+    app, told = create_app({"INSTANCE_PATH": str(tmp_path / "proxied"), "PROXIES": "1", "REDIS_URL": redis_url}), []
+    app.before_request(lambda: told.append(request.remote_addr))
+    app.test_client().get("/healthz", headers={"X-Forwarded-For": "6.6.6.6, 203.0.113.7"})
+    assert told == ["203.0.113.7"]
 
 
 def test_an_office_full_of_colleagues_may_sign_in_at_once(app, signed_in):

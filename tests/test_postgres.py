@@ -8,11 +8,12 @@ from importlib import import_module
 
 import psycopg
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
 
 from purge import batches, schema
 from purge.batches import Outcome, State
 from purge.batches.model import Chunk
+from purge.customers import Asked, Sort, find
 from purge.extensions import db
 from tests.instance import Instance
 from tests.people import add_customer, refuse
@@ -161,6 +162,34 @@ def test_what_a_database_lacks_is_named(app):
             assert "order.customer_id" in sentence or "UTC" in sentence
             connection.rollback()
             connection.invalidate()
+
+
+def test_the_index_of_names_needs_no_search_path(app):
+    """As ANALYZE, VACUUM and a restored dump have none."""
+    add_customer("jose@people.com", first_name="José", surname="Núñez")
+    db.session.commit()
+    with db.engine.connect() as connection:
+        connection.execute(text("SET search_path = ''"))
+        connection.execute(text("REINDEX INDEX public.ix_customer_name"))
+        connection.execute(text("ANALYZE public.customer"))
+        assert connection.scalar(text("SELECT public.sort_text('Núñez', 'José')")) == "nunez jose"
+        connection.invalidate()
+
+
+@pytest.mark.parametrize("sort", Sort)
+def test_every_order_is_read_from_an_index(app, sort):
+    with db.engine.connect() as connection:
+        asked = []
+        event.listen(db.engine, "before_cursor_execute", lambda _c, _cu, sql, values, *_: asked.append((sql, values)))
+        find(Asked(sort=sort))
+        (listing,) = [one for one in asked if "ORDER BY" in one[0]]
+        connection.execute(text("SET enable_seqscan = off"))
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {listing[0]}", listing[1]).scalars())
+        index = {"newest": "created_at", "oldest": "created_at", "name": "name", "name_back": "name"}.get(
+            sort, "email_key"
+        )
+        assert f"using ix_customer_{index}" in plan, plan
+        connection.invalidate()
 
 
 def _in_app(app, act, *arguments) -> None:

@@ -78,7 +78,9 @@ PG_ADD = (
     f"INSERT INTO customer_search (rowid, text) SELECT c.id, {PG_TEXT} FROM {{0}} c "
     "ON CONFLICT (rowid) DO UPDATE SET text = excluded.text;"
 )
-PG_ANEW = PG_ADD.format("(SELECT * FROM customer WHERE id IN (SELECT customer_id FROM {0}))")
+# Whoever changes the same customer's name at this moment is waited for, or the entry would say the old one.
+PG_ANEW = "PERFORM 1 FROM customer WHERE id IN (SELECT customer_id FROM {0}) ORDER BY id FOR NO KEY UPDATE; "
+PG_ANEW += PG_ADD.format("(SELECT * FROM customer WHERE id IN (SELECT customer_id FROM {0}))")
 OLD_ROWS, NEW_ROWS = "OLD TABLE AS old_rows", "NEW TABLE AS new_rows"
 PG_ERASING = "IF current_setting('purge.erasing', true) = 'yes' THEN RETURN NULL; END IF;"
 PG_TRIGGERS = (  # table, event, what it reads, when it does nothing, what it does
@@ -125,13 +127,14 @@ def make_postgresql_search_index():
     """As on SQLite; what Python folds there, these functions fold here. Triggers go by statement, for a purge is one."""
     op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
     op.execute(FOLD)
+    # RETURN, and not a body in quotes: its names are bound now, and hold under any search_path, as ANALYZE has none.
     op.execute(
-        f"CREATE FUNCTION search_text(VARIADIC parts text[]) RETURNS text {PURE} AS "
-        "$$ SELECT ' ' || btrim(regexp_replace(fold_text(array_to_string(parts, ' ')), '\\s+', ' ', 'g')) || ' ' $$"
+        f"CREATE FUNCTION search_text(VARIADIC parts text[]) RETURNS text {PURE} "
+        "RETURN ' ' || btrim(regexp_replace(fold_text(array_to_string(parts, ' ')), '\\s+', ' ', 'g')) || ' '"
     )
     op.execute(
-        f"CREATE FUNCTION sort_text(VARIADIC parts text[]) RETURNS text {PURE} AS "
-        "$$ SELECT left(btrim(search_text(VARIADIC parts)), 24) $$"
+        f"CREATE FUNCTION sort_text(VARIADIC parts text[]) RETURNS text {PURE} "
+        "RETURN left(btrim(search_text(VARIADIC parts)), 24)"
     )
     op.create_table(
         "customer_search",

@@ -112,24 +112,22 @@ def _fitting(last: Ran | None) -> int:
 def _claim(connection: Connection, batch_id: int, most: int) -> Row | None:
     """The next waiting chunk, or the first `most` of its requests, ours until the transaction ends; None when there is
     none or the batch stands still."""
+    with_state = select(Chunk.__table__, Batch.state.label("batch_state")).join(Batch, Batch.id == Chunk.batch_id)
     waiting = (
-        select(Chunk.__table__, Batch.state.label("batch_state"))
-        .join(Batch, Batch.id == Chunk.batch_id)
-        .where(Chunk.batch_id == batch_id, Chunk.state == ChunkState.WAITING)
+        with_state.where(Chunk.batch_id == batch_id, Chunk.state == ChunkState.WAITING)
         .where(Batch.state.in_([State.RUNNING, State.CANCELLING]))
         .order_by(Chunk.first_customer_id)
         .limit(1)
         .with_for_update(of=Chunk, skip_locked=True)
     )
     chunk = connection.execute(waiting).one_or_none()
-    if chunk is None:
-        return None
-    if connection.dialect.name == "postgresql" and chunk.requests > 1:  # alone, somebody may take as long as it takes
+    if chunk and chunk.requests >= most * GROWTH:  # a small rest would cost more than it frees
+        _split(connection, chunk, most)
+        chunk = connection.execute(with_state.where(Chunk.id == chunk.id)).one()
+    if chunk and chunk.requests > 1 and connection.dialect.name == "postgresql":
+        # Alone, somebody may take as long as it takes.
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
-    if chunk.requests < most * GROWTH:  # a small rest would cost more than it frees
-        return chunk
-    _split(connection, chunk, most)
-    return connection.execute(waiting.where(Chunk.id == chunk.id)).one()
+    return chunk
 
 
 def _purge(connection: Connection, chunk: Row) -> dict:
@@ -191,18 +189,21 @@ def _took_too_long(error: OperationalError) -> bool:
 
 
 def _halve(chunk: Row) -> None:
-    """Cut a refused chunk in two, so that in the end the one bad request stands alone; alone, it fails."""
-    started_at = now()
+    """Cut a refused chunk in two, so that in the end the one bad request stands alone; alone, it fails.
+
+    Meanwhile another worker may have cut it; and what was tried may have been a part that was cut off and rolled back.
+    """
+    started_at, tried = now(), chunk.requests
     with db.engine.begin() as connection:
         still = select(Chunk.__table__).where(Chunk.id == chunk.id, Chunk.state == ChunkState.WAITING)
         chunk = connection.execute(still.with_for_update()).one_or_none()
         if chunk is None:
             return
-        if chunk.requests == 1:
+        if chunk.requests > 1:
+            _split(connection, chunk, max(1, min(tried, chunk.requests) // 2))
+        elif tried == 1:
             _end(connection, chunk, Outcome.FAILED, Reason.DATABASE_REFUSED)
             _record(connection, chunk, started_at=started_at, outcomes={Outcome.FAILED: 1})
-        else:
-            _split(connection, chunk, chunk.requests // 2)
 
 
 def _split(connection: Connection, chunk: Row, first: int) -> None:

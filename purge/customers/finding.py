@@ -190,6 +190,8 @@ def _slugs(ids: list[int]) -> dict[int, list[str]]:
 def _list(asked: Asked) -> Found:
     """A page is found by where it begins and not by counting, so the last costs what the first does."""
     _, key, falling = _SORTS[asked.sort]
+    if key is _NAME and db.engine.dialect.name == "postgresql":
+        key = key.collate("C")  # as its index is
     is_moment = key is Customer.created_at
     if not is_moment and _are_few(asked):
         key = key.concat("")  # no index has this, so that SQLite goes by the dates

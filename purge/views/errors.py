@@ -3,7 +3,7 @@
 from flask import Flask, render_template
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DataError
-from werkzeug.exceptions import HTTPException, NotFound, SecurityError
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound, SecurityError
 
 from purge.extensions import db
 
@@ -27,7 +27,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _show)
     app.register_error_handler(CSRFError, _stale)
     app.register_error_handler(OverflowError, lambda _: _show(NotFound()))  # a number SQLite does not have
-    app.register_error_handler(DataError, _out_of_range)
+    app.register_error_handler(DataError, _impossible)
     app.register_error_handler(SecurityError, lambda _: ("This is not an address of ours. See ALLOWED_HOSTS.", 400))
 
 
@@ -37,10 +37,13 @@ def _show(error: HTTPException):
     return render_template("error.html", code=error.code, title=title, advice=advice), error.code
 
 
-def _out_of_range(error: DataError):
-    if getattr(error.orig, "sqlstate", None) != "22003":  # a number PostgreSQL does not have
-        raise error
-    return _show(NotFound())
+def _impossible(error: DataError):
+    """What PostgreSQL does not have: so large a number, or a text with a NUL in it."""
+    if getattr(error.orig, "sqlstate", None) == "22003":
+        return _show(NotFound())
+    if "NUL" in str(error.orig):
+        return _show(BadRequest())
+    raise error
 
 
 def _stale(_error: CSRFError):
