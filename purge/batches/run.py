@@ -69,7 +69,7 @@ def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> bool:
             _halve(refused.chunk)
         except OperationalError as error:
             retries += 1
-            if getattr(error.orig, "sqlstate", None) not in GOT_IN_THE_WAY or retries > MOST_RETRIES:
+            if _sqlstate(error) not in GOT_IN_THE_WAY or retries > MOST_RETRIES:
                 raise  # the database is in trouble, not this chunk: it waits for its next turn
             time.sleep(random.uniform(0, 0.1 * 2**retries))
     return True
@@ -85,7 +85,7 @@ def _run_next_chunk(batch_id: int, most: int) -> Ran | None:
         try:
             done = _cancel(connection, chunk) if chunk.batch_state is State.CANCELLING else _purge(connection, chunk)
         except (DBAPIError, NotErased) as error:
-            if isinstance(error, OperationalError) and not _took_too_long(error):
+            if isinstance(error, OperationalError) and _sqlstate(error) != TOOK_TOO_LONG:
                 raise
             log.warning("batch %s: a chunk of %s was rolled back: %s", batch_id, chunk.requests, type(error).__name__)
             raise ChunkRefused(chunk) from None  # the error's text may quote a person
@@ -184,8 +184,9 @@ def _record(connection: Connection, chunk: Row, *, outcomes: dict, started_at: d
     connection.execute(update(Chunk).where(Chunk.id == chunk.id, Chunk.state == ChunkState.WAITING).values(done))
 
 
-def _took_too_long(error: OperationalError) -> bool:
-    return getattr(error.orig, "sqlstate", None) == TOOK_TOO_LONG
+def _sqlstate(error: OperationalError) -> str | None:
+    """PostgreSQL's name for what went wrong."""
+    return getattr(error.orig, "sqlstate", None)
 
 
 def _halve(chunk: Row) -> None:

@@ -108,52 +108,57 @@ def total() -> int:
 
 def _search(asked: Asked) -> Found:
     """Everything that matches is ranked at once when it fits on a page; a common term is read level by level."""
+    are_few = _are_few(asked)
     if asked.page is None:
-        everything = _matching(asked, search_index.at_least(Match.INSIDE, asked.words))
+        everything = _matching(asked, are_few, search_index.at_least(Match.INSIDE, asked.words))
         if len(everything) <= PAGE:
             customers = _customers(everything)
             slugs = _slugs(everything)
             return Found(sorted(customers, key=lambda one: (_match(one, slugs, asked.words), -one.id)), slugs)
-        rows = _best(asked, everything)
+        rows = _best(asked, are_few, everything)
     else:
-        rows = _further(asked, *asked.page)
+        rows = _further(asked, are_few, *asked.page)
     rows, previous, following = _page(asked, rows, lambda row: (str(int(row[0])), row[1]))
     ids = [id for _, id in rows]
     return Found(_customers(ids), _slugs(ids), previous, following)
 
 
-def _best(asked: Asked, everything: list[int]) -> list[tuple[Match, int]]:
+def _best(asked: Asked, are_few: bool, everything: list[int]) -> list[tuple[Match, int]]:
     """Where a common term's list begins: all the better matches are known then, and need not be looked for again."""
     rows: dict[int, Match] = {}
     for match in Match:
         if len(rows) <= PAGE:
-            found = everything if match is Match.INSIDE else _matching(asked, search_index.at_least(match, asked.words))
+            found = (
+                everything
+                if match is Match.INSIDE
+                else _matching(asked, are_few, search_index.at_least(match, asked.words))
+            )
             rows |= {id: match for id in found if id not in rows}
     return [(match, id) for id, match in rows.items()][: PAGE + 1]
 
 
-def _further(asked: Asked, direction: str, value: str, id: int | None) -> list[tuple[Match, int]]:
+def _further(asked: Asked, are_few: bool, direction: str, value: str, id: int | None) -> list[tuple[Match, int]]:
     """From a place in the list on, or backwards from it."""
     start, backwards = Match(int(value)), direction == "previous"
     rows: list[tuple[Match, int]] = []
     for match in reversed(Match) if backwards else Match:
         if len(rows) <= PAGE and (match <= start if backwards else match >= start):
             found = _matching(
-                asked, search_index.exactly(match, asked.words), id if match == start else None, backwards
+                asked, are_few, search_index.exactly(match, asked.words), id if match == start else None, backwards
             )
             rows += [(match, id) for id in found]
     return rows[: PAGE + 1]
 
 
 def _matching(
-    asked: Asked, matches: ColumnElement[bool], beyond: int | None = None, backwards: bool = False
+    asked: Asked, are_few: bool, matches: ColumnElement[bool], beyond: int | None = None, backwards: bool = False
 ) -> list[int]:
     """One more than a page of the customers whose index entries match, the newest first from below the id `beyond`;
     backwards, the oldest from above it."""
     entries = search_index.entries
     id = entries.c.rowid
     wanted = select(Customer.id)
-    if _are_few(asked):
+    if are_few:
         id = Customer.id + 0  # no index has this, so that SQLite goes by the dates
         wanted = wanted.where(exists(select(1).select_from(entries).where(entries.c.rowid == Customer.id, matches)))
     else:
