@@ -13,7 +13,7 @@ import time
 
 import pytest
 from flask import g
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 from pysqlite3 import dbapi2 as sqlite3
 
 from app import create_app
@@ -162,7 +162,7 @@ def instance(tmp_path):
 def worker(app, redis_url):
     """Works until the queue is empty, in a process of its own, as `flask worker` would."""
 
-    def work(seconds: float = 20) -> None:
+    def work(seconds: float = 60) -> None:
         settings = {"INSTANCE_PATH": app.config["INSTANCE_PATH"], "REDIS_URL": redis_url}
         environ = {**os.environ, **settings, "DATABASE_URL": app.config["SQLALCHEMY_DATABASE_URI"]}
         db.session.commit()
@@ -197,6 +197,7 @@ def shop(tmp_path_factory):
 def chromium():
     """The system's own browser."""
     assert CHROMIUM, "Chromium is missing; tests/system-packages installs it"
+    expect.set_options(timeout=30_000)  # as patient as its actions are, for a busy machine
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM)
         yield browser

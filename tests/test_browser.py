@@ -143,7 +143,7 @@ def test_htmx_works_when_the_cdn_does_not(shop, open_page, trouble):
     upload(page, people(shop, 2500, 2))
     page.wait_for_url("**/mapping", wait_until="domcontentloaded")
     page.select_option("#column", label="Mail to")
-    expect(page.get_by_text("2 of the first 2 rows are valid")).to_be_visible(timeout=10_000)
+    expect(page.get_by_text("2 of the first 2 rows are valid")).to_be_visible()
 
 
 def test_a_file_can_be_dropped_and_one_too_large_is_refused_before_it_is_sent(open_page):

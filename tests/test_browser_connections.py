@@ -31,6 +31,10 @@ def test_from_adding_a_connection_to_a_finished_batch(shop, openssh, open_page):
     expect(page.get_by_role("heading", level=1)).to_have_text("The shop’s server")
     openssh.let_in(page.locator("#our-key ~ .code").inner_text())
     page.get_by_role("button", name="Fetch the server’s keys").click()
+    page.get_by_role("button", name="Pin the ticked keys").click()
+    expect(page.get_by_text("No host key is pinned.")).to_be_visible()
+    page.get_by_role("button", name="Fetch the server’s keys").click()
+    expect(page.get_by_role("checkbox")).not_to_have_count(0)
     for box in page.get_by_role("checkbox").all():
         box.check()
     page.get_by_role("button", name="Pin the ticked keys").click()

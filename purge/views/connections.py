@@ -15,6 +15,7 @@ from purge.batches import NotPossible
 from purge.extensions import db, now, reading
 from purge.intake import sftp
 from purge.pickup import DroppedFile, FileState, SftpConnection
+from purge.views.formats import plural
 
 blueprint = Blueprint("connections", __name__, url_prefix="/settings/sftp-connections")
 
@@ -147,8 +148,8 @@ def pin(connection_id: int):
     except sftp.BadKey:
         abort(400)
     connection.host_keys = request.form.getlist("key")
-    db.session.commit()
-    return _shown(connection)
+    number = len(connection.host_keys)
+    return _committed(connection, f"{plural(number, 'host key')} pinned." if number else "No host key is pinned.")
 
 
 @blueprint.post("/<int:connection_id>/pause")
