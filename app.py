@@ -16,6 +16,8 @@ from purge.config import CHECKOUT, ConfigError, load_config
 from purge.customers import search_index
 from purge.extensions import db, limiter, login_manager, migrate, prepare_sqlite
 
+APP_LOAD_ERROR = 4  # to gunicorn: no other worker would do better
+
 
 def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     """The app with these settings; raises ConfigError."""
@@ -43,12 +45,16 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
 
 
 def web() -> Flask:
-    """The app for a web server; raises ConfigError where the database is not what this version needs."""
+    """The app for gunicorn; where the settings or the database are not what this version needs, that is said and it ends."""
     logs.begin()
-    app = create_app()
-    with app.app_context():
-        cli.refuse_unfit()
-    return app
+    try:
+        app = create_app()
+        with app.app_context():
+            cli.refuse_unfit()
+        return app
+    except ConfigError as error:
+        print(f"Purge cannot start. {error.message}", file=sys.stderr, flush=True)
+        sys.exit(APP_LOAD_ERROR)
 
 
 if __name__ == "__main__":

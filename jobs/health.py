@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import redis
 from rq import Worker
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import queue as queues
@@ -14,6 +15,7 @@ from purge.extensions import db, now, reading
 
 SCHEDULER_KEY, SCHEDULER_SECONDS = "purge:scheduler", 30
 STILL_SECONDS = 120  # a chunk takes about one
+PENDING_SECONDS = 86_400  # ten million rows are done before
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,13 @@ class Finding:
     value: float
 
 
-def look() -> list[Finding]:
-    """Everything an installation needs, one finding each; what cannot be reached is a finding too."""
-    return [_found(name, finding) for name, finding in _LOOKED_AT.items()]
+def look(closely: bool = False) -> list[Finding]:
+    """Everything an installation needs, one finding each; what cannot be reached is a finding too.
+
+    Closely, the database's every index is looked at as well, which takes a moment.
+    """
+    looked_at = _LOOKED_AT | ({"schema": partial(_schema, schema.missing)} if closely else {})
+    return [_found(name, finding) for name, finding in looked_at.items()]
 
 
 def scheduler_was_here() -> None:
@@ -51,8 +57,8 @@ def _database() -> tuple[bool, str, float]:
     return True, f"answers ({db.engine.dialect.name})", 1
 
 
-def _schema() -> tuple[bool, str, float]:
-    missing = schema.missing(db.session.connection())
+def _schema(lacks: Callable[[Connection], list[str]] = schema.misfits) -> tuple[bool, str, float]:
+    missing = lacks(db.session.connection())
     return not missing, " ".join(missing) or "as this version needs it", not missing
 
 
@@ -85,6 +91,15 @@ def _progress() -> tuple[bool, str, float]:
     return seconds < STILL_SECONDS, f"batch {batch_id} moved {seconds:.0f} seconds ago", seconds
 
 
+def _pending() -> tuple[bool, str, float]:
+    """Seconds since the batch with the oldest waiting chunk was confirmed."""
+    oldest = batches.oldest_pending()
+    if oldest is None:
+        return True, "no chunk waits", 0
+    batch_id, seconds = oldest[0], oldest[1].total_seconds()
+    return seconds < PENDING_SECONDS, f"batch {batch_id} was confirmed {seconds:.0f} seconds ago", seconds
+
+
 _LOOKED_AT = {
     "database": _database,
     "schema": _schema,
@@ -92,4 +107,5 @@ _LOOKED_AT = {
     "workers": _workers,
     "scheduler": _scheduler,
     "progress": _progress,
+    "pending": _pending,
 }

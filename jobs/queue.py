@@ -4,10 +4,11 @@ import logging
 import os
 import signal
 import threading
+import time
 
 import redis
 from flask import current_app
-from rq import Queue, Worker
+from rq import Queue, Worker, worker_registration
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -20,6 +21,7 @@ SINGLE, BULK = "single", "bulk"  # one customer from the form does not wait behi
 PICK_UP = "pick-up"  # a server that hangs holds up nobody's purge
 ALLOWED = frozenset({"jobs.tasks.check_batch", "jobs.tasks.run_batch", "jobs.tasks.poll_connection"})
 HEARTBEAT_SECONDS = 5
+AWAY_SECONDS = 1
 
 # Set in a job's own process when its worker was told to stop: finish what is in hand and leave the rest.
 stopping = threading.Event()
@@ -42,6 +44,16 @@ class SafeJob(Job):
 
 class SafeWorker(Worker):
     """Its job process dies with it and hears when it is told to stop; a dead worker is noticed in seconds."""
+
+    is_told_to_stop = False
+
+    def request_stop(self, *args):
+        self.is_told_to_stop = True
+        super().request_stop(*args)
+
+    def heartbeat(self, timeout=None, pipeline=None):
+        super().heartbeat(timeout, pipeline)
+        worker_registration.register(self, pipeline)  # a Redis that came back empty knows nobody
 
     def get_heartbeat_ttl(self, job, *args, **kwargs):
         return HEARTBEAT_SECONDS * 3
@@ -76,17 +88,32 @@ def queue(connection: redis.Redis, name: str = BULK) -> Queue:
 
 
 def work(*names: str) -> None:
-    """Take jobs from these queues, the first one's first, until told to stop."""
+    """Take jobs from these queues, the first one's first, until told to stop. While Redis is away, wait for it."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a job told to stop before it listens must not die of it
-    connection = connect()
-    worker = SafeWorker(
-        [queue(connection, name) for name in names],
-        connection=connection,
-        serializer=JSONSerializer,
-        job_class=SafeJob,
-        job_monitoring_interval=HEARTBEAT_SECONDS,
-        maintenance_interval=HEARTBEAT_SECONDS,
-        worker_ttl=HEARTBEAT_SECONDS * 4,
-        log_job_description=False,
-    )
-    worker.work(logging_level="WARNING")
+    while _work_while_redis_is_there(names):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        time.sleep(AWAY_SECONDS)
+
+
+def _work_while_redis_is_there(names: tuple[str, ...]) -> bool:
+    """Whether there is more to come: RQ's worker ends when it loses Redis in the middle of a job."""
+    connection, worker = connect(), None
+    try:
+        worker = SafeWorker(
+            [queue(connection, name) for name in names],
+            connection=connection,
+            serializer=JSONSerializer,
+            job_class=SafeJob,
+            job_monitoring_interval=HEARTBEAT_SECONDS,
+            maintenance_interval=HEARTBEAT_SECONDS,
+            worker_ttl=HEARTBEAT_SECONDS * 4,
+            log_job_description=False,
+        )
+        worker.work(logging_level="WARNING")
+    except redis.RedisError as error:
+        log.warning("Redis is out of reach (%s); waiting for it", type(error).__name__)
+    if worker and worker.horse_pid:
+        worker.kill_horse()  # nobody watches over it any more; the chunk in its hand waits as before
+        worker.wait_for_horse()
+    return not (worker and worker.is_told_to_stop)

@@ -14,13 +14,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs.bell import RINGS, ring, ring_poll
 from jobs.health import scheduler_was_here
 from purge import batches, pickup
-from purge.batches import Batch, State
-from purge.extensions import db, now, reading
+from purge.batches import Batch
+from purge.extensions import db, reading
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 2
-STILL_SECONDS = 15
 REST_TIMES = 10  # after tidying for a second, ten seconds in which others may write
 
 
@@ -48,13 +47,9 @@ def run() -> None:
 
 
 def sweep() -> None:
-    """Ring for every batch that has work: a bell may have been lost with a worker, or with all of Redis.
-
-    A check that moves is left alone: a second one would only begin it again.
-    """
-    checked_elsewhere = (Batch.state == State.CHECKING) & (Batch.moved_at > now() - timedelta(seconds=STILL_SECONDS))
+    """Ring for every batch that has work: a bell may have been lost with a worker, or with all of Redis."""
     with reading():
-        for batch in db.session.scalars(db.select(Batch).where(Batch.state.in_(RINGS), ~checked_elsewhere)).all():
+        for batch in db.session.scalars(db.select(Batch).where(Batch.state.in_(RINGS))).all():
             ring(batch)
         db.session.rollback()
 

@@ -5,6 +5,7 @@
 
 import itertools
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -60,6 +61,14 @@ def postgres(request):
     Instance.new_database = lambda: server.url(server.make())
     yield server
     server.remove()
+
+
+@pytest.fixture
+def dice():
+    """Random, and the same again for the seed it prints."""
+    seed = int(os.environ.get("SEED", time.time_ns() % 10**6))
+    print(f"SEED={seed}")
+    return random.Random(seed)
 
 
 @pytest.fixture(scope="session")

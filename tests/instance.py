@@ -21,15 +21,20 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Instance:
     """One folder, one port, one supervisor; `output` is what it printed."""
 
+    email = "admin@localhost"
     new_database = None  # makes a database on a server, and gives its address; without it, SQLite in the folder
 
     def __init__(self, folder: Path, **settings: str):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.folder, self.url = folder, f"http://127.0.0.1:{self.port}"
         self.environ = {**os.environ, "INSTANCE_PATH": str(folder), "PORT": str(self.port), "DEMO": "0", **settings}
         if Instance.new_database:
@@ -82,13 +87,18 @@ class Instance:
 
     def children(self) -> dict[int, str]:
         """Every process below the supervisor: id and command line."""
+        return self.below({self.process.pid})
+
+    @staticmethod
+    def below(roots: set[int]) -> dict[int, str]:
+        """Every process below these: id and command line."""
         parents = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with suppress(OSError):
                     status = (entry / "stat").read_text().rpartition(")")[2].split()
                     parents[int(entry.name)] = (int(status[1]), (entry / "cmdline").read_text().replace("\0", " "))
-        below, found = {self.process.pid}, {}
+        below, found = set(roots), {}
         while new := {pid for pid, (parent, _) in parents.items() if parent in below} - below:
             below |= new
             found |= {pid: parents[pid][1] for pid in new}
@@ -117,18 +127,15 @@ class Instance:
 
 
 class Admin:
-    """Somebody signed in, over HTTP as a browser would be."""
+    """Somebody signed in, over HTTP as a browser would be; every answer is the page they land on."""
 
     def __init__(self, instance):
         self.url = instance.url
         self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
-        self.post("/login", {"email": "admin@localhost", "password": instance.password})
+        self.post("/login", {"email": instance.email, "password": instance.password})
 
     def get(self, path: str) -> str:
-        try:
-            return self.opener.open(self.url + path, timeout=60).read().decode()
-        except HTTPError as error:
-            return error.read().decode()
+        return self._answer(self.url + path)
 
     def post(self, path: str, fields: dict, page: str = "/login") -> str:
         return self.send(path, {**self.fields(self.get(page)), **fields})
@@ -140,8 +147,22 @@ class Admin:
         return {"csrf_token": token, **({"plan": plan[1]} if plan else {})}
 
     def send(self, path: str, fields: dict) -> str:
+        return self._answer(self.url + path, urlencode(fields).encode())
+
+    def upload(self, content: bytes) -> str:
+        """A CSV, as a form with a file brings it."""
+        boundary, token = "one-part-ends-here", self.fields(self.get("/settings/upload-tags"))["csrf_token"]
+        parts = [("csrf_token", token), ("action", "purge"), ('file"; filename="people.csv', content.decode())]
+        body = "".join(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in parts
+        )
+        request = urllib.request.Request(f"{self.url}/uploads", f"{body}--{boundary}--\r\n".encode())
+        request.add_header("Content-Type", f"multipart/form-data; boundary={boundary}")
+        return self._answer(request)
+
+    def _answer(self, request, data: bytes | None = None) -> str:
         try:
-            return self.opener.open(self.url + path, urlencode(fields).encode(), timeout=60).read().decode()
+            return self.opener.open(request, data, timeout=60).read().decode()
         except HTTPError as error:
             return error.read().decode()
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 import random
+from contextlib import nullcontext
 from importlib import import_module
 
 import pytest
@@ -159,16 +160,36 @@ def test_a_check_begun_again_from_the_middle_counts_nothing_twice(app, monkeypat
     assert batch.state is State.READY and batch.checked_rows == 8 and len(outcomes(batch)) == 8
 
 
-def test_a_check_that_was_overtaken_writes_nothing_more(app, monkeypatch):
+def slow_check(monkeypatch):
+    """A batch of eight rows, and what makes its check pause after each two."""
     monkeypatch.setattr(import_module("purge.batches.check"), "BLOCK_ROWS", 2)
     add_customer("ann@people.com")
     batch = opened("ann@people.com", *(f"p{n}@people.com" for n in range(7)))
     batches.map_fields(batch, 0, False)
     db.session.commit()
+    return batch
+
+
+def test_a_check_that_is_asked_for_while_it_goes_on_leaves_it_alone(app, monkeypatch):
+    batch = slow_check(monkeypatch)
     batch_id = batch.id
+
+    def ask_again():
+        batches.check(batch_id)
+        return True
+
+    work(batches.check, batch, keep_going=ask_again)
+    assert batch.state is State.READY and len(outcomes(batch)) == 8 and batch.check_attempts == 1
+
+
+def test_a_check_that_was_overtaken_writes_nothing_more(app, monkeypatch):
+    """Its lock went with its connection, while all else goes on."""
+    batch = slow_check(monkeypatch)
+    batch_id, module = batch.id, import_module("purge.batches.check")
 
     def overtake():
         monkeypatch.undo()
+        monkeypatch.setattr(module, "alone", lambda *_: nullcontext(True))
         batches.check(batch_id)
         return True
 

@@ -13,7 +13,7 @@ from purge.extensions import db
 from tests.people import add_customer
 from tests.test_batches import confirmed, finished
 
-PARTS = {"database", "schema", "redis", "workers", "scheduler", "progress"}
+PARTS = {"database", "schema", "redis", "workers", "scheduler", "progress", "pending"}
 
 
 def well() -> dict[str, bool]:
@@ -69,6 +69,17 @@ def test_a_batch_that_stands_still_is_noticed(app):
     db.session.commit()
     found = {finding.name: finding for finding in health.look()}["progress"]
     assert not found.is_well and f"batch {batch_id}" in found.words
+
+
+def test_a_chunk_that_has_waited_for_a_day_is_noticed(app):
+    add_customer("ann@people.com")
+    batch_id = confirmed("ann@people.com").id
+    db.session.commit()
+    assert well()["pending"]
+    db.session.execute(text("UPDATE batch SET confirmed_at = '2026-01-01 00:00:00'"))
+    db.session.commit()
+    found = {finding.name: finding for finding in health.look()}["pending"]
+    assert not found.is_well and f"batch {batch_id}" in found.words and found.value > 86_400
 
 
 def test_the_scheduler_is_forgotten_when_it_gives_no_sign_of_life(app):

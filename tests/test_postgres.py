@@ -1,6 +1,5 @@
 """What only PostgreSQL can do to us: stop, cut connections, see a deadlock, take too long, be another one than we need."""
 
-import random
 import threading
 import time
 from contextlib import suppress
@@ -19,7 +18,7 @@ from tests.instance import Instance
 from tests.people import add_customer, refuse
 from tests.postgres import Postgres
 from tests.test_batches import confirmed, counts, work
-from tests.test_crashes import ASKED, Shop
+from tests.test_crashes import Shop
 
 pytestmark = pytest.mark.postgresql
 
@@ -37,7 +36,7 @@ def own_server():
 def shop(tmp_path, own_server):
     made = Shop(tmp_path, DATABASE_URL=own_server.url(own_server.make()))
     yield made
-    made.instance.stop()
+    made.stop()
 
 
 def wait_until_finished(shop) -> None:
@@ -47,19 +46,10 @@ def wait_until_finished(shop) -> None:
         return False
 
     shop.wait_for(is_finished, 120)
-    assert shop.purged() == len(shop.planned)
-    totals = shop.ask(f"SELECT {' + '.join(f'sum({outcome})' for outcome in Outcome)} FROM chunk")
-    assert totals == [(ASKED,)]
-    assert not {id for (id,) in shop.ask("SELECT id FROM customer")} & shop.planned
-    assert shop.rows_of_others() == shop.bystanders
-    recorded = shop.ask("SELECT customer_id FROM purge_request WHERE outcome = 'purged'")
-    assert sorted(id for (id,) in recorded) == sorted(shop.planned)
+    shop.assert_only_the_planned_are_gone()
 
 
-def test_the_server_crashes_in_the_middle_of_a_batch_and_comes_back(shop, own_server):
-    seed = random.randrange(10**6)
-    print("SEED", seed)
-    dice = random.Random(seed)
+def test_the_server_crashes_in_the_middle_of_a_batch_and_comes_back(shop, own_server, dice):
     purging = shop.purge()
     for at in sorted(dice.randrange(1, len(shop.planned)) for _ in range(3)):
         shop.wait_for(lambda at=at: shop.purged() >= at)
@@ -71,10 +61,7 @@ def test_the_server_crashes_in_the_middle_of_a_batch_and_comes_back(shop, own_se
     wait_until_finished(shop)
 
 
-def test_connections_cut_again_and_again_while_it_runs_lose_and_double_nothing(shop, own_server):
-    seed = random.randrange(10**6)
-    print("SEED", seed)
-    dice = random.Random(seed)
+def test_connections_cut_again_and_again_while_it_runs_lose_and_double_nothing(shop, own_server, dice):
     database = shop.instance.environ["DATABASE_URL"].rpartition("/")[2]
     purging = shop.purge()
     shop.wait_for(lambda: shop.purged() > 0)

@@ -3,6 +3,7 @@
 from purge.batches.account import (
     failures,
     longest_still,
+    oldest_pending,
     outcomes,
     progress,
     results,
@@ -42,6 +43,7 @@ __all__ = [
     "longest_still",
     "map_fields",
     "masked",
+    "oldest_pending",
     "open_csv",
     "open_single",
     "outcomes",

@@ -83,6 +83,14 @@ def longest_still() -> tuple[int, timedelta] | None:
     return max(still.items(), key=lambda one: one[1], default=None)
 
 
+def oldest_pending() -> tuple[int, timedelta] | None:
+    """Of the running batches with waiting chunks, the one confirmed first, and how long ago."""
+    waits = exists().where(Chunk.batch_id == Batch.id, Chunk.state == ChunkState.WAITING)
+    running = select(Batch.id, Batch.confirmed_at).where(Batch.state == State.RUNNING, waits)
+    first = db.session.execute(running.order_by(Batch.confirmed_at).limit(1)).first()
+    return first and (first.id, now() - first.confirmed_at)
+
+
 def waiting_chunks(batch: Batch) -> int:
     """Chunks nobody has finished."""
     waiting = Chunk.batch_id == batch.id, Chunk.state == ChunkState.WAITING

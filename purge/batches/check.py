@@ -16,29 +16,33 @@ from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest,
 from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
 from purge.evidence.ledger import fingerprinter, known
-from purge.extensions import db, giving_way, insert_rows, now, reading
+from purge.extensions import alone, db, giving_way, insert_rows, now, reading
 from purge.intake import customer_csv
 from purge.models import Customer
 
 BLOCK_ROWS = 5_000
 MOST_ATTEMPTS = 5
+LOCKS = 64  # on SQLite each is a file; two batches that share one are checked one after the other
 COLUMNS = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
 
 
 class Overtaken(Exception):
-    """Another check of this batch has begun, or somebody discarded it."""
+    """Somebody discarded the batch; or our lock was lost with its connection, and another check has begun."""
 
 
 def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
     """Check a batch from its first row, whatever an earlier attempt left; told to stop, it leaves the batch to the next one."""
-    token = uuid.uuid4().hex
-    batch = _begin(batch_id, token)
-    try:
-        if batch and _stage(batch, token, keep_going):
-            _mark_duplicates(batch_id, token)
-            _plan(batch, token)
-    except Overtaken:
-        return
+    with alone(db.engine, f"check-{batch_id % LOCKS}") as is_alone:
+        if not is_alone:  # a bell rung twice; and if not that, it will be rung again
+            return
+        token = uuid.uuid4().hex
+        batch = _begin(batch_id, token)
+        try:
+            if batch and _stage(batch, token, keep_going):
+                _mark_duplicates(batch_id, token)
+                _plan(batch, token)
+        except Overtaken:
+            return
 
 
 def _begin(batch_id: int, token: str) -> Row | None:

@@ -59,7 +59,7 @@ def doctor() -> None:
 
     Exit status 0 when all is well, 1 when something is not.
     """
-    findings = health.look()
+    findings = health.look(closely=True)
     for finding in findings:
         click.echo(f"{'ok ' if finding.is_well else 'BAD'}  {finding.name:10} {finding.words}")
     sys.exit(0 if all(finding.is_well for finding in findings) else 1)

@@ -1,9 +1,11 @@
 """When something cannot be shown: one sentence, and what to do."""
 
-from flask import Flask, render_template
+import sys
+
+from flask import Flask, current_app, render_template
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import DataError
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound, SecurityError
+from sqlalchemy.exc import DataError, OperationalError
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound, SecurityError, ServiceUnavailable
 
 from purge.extensions import db
 
@@ -19,6 +21,11 @@ SENTENCES = {
         "Something went wrong on our side",
         "Nothing was deleted by this click. Try again; if it stays, tell your administrator.",
     ),
+    503: (
+        "The database does not take this now",
+        "It is starting again, or its disk is full. Nothing was changed by this click. Try again in a minute; "
+        "if it stays, tell your administrator.",
+    ),
 }
 
 
@@ -28,6 +35,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(CSRFError, _stale)
     app.register_error_handler(OverflowError, lambda _: _show(NotFound()))  # a number SQLite does not have
     app.register_error_handler(DataError, _impossible)
+    app.register_error_handler(OperationalError, _out_of_reach)
     app.register_error_handler(SecurityError, lambda _: ("This is not an address of ours. See ALLOWED_HOSTS.", 400))
 
 
@@ -44,6 +52,11 @@ def _impossible(error: DataError):
     if "NUL" in str(error.orig):
         return _show(BadRequest())
     raise error
+
+
+def _out_of_reach(_error: OperationalError):
+    current_app.log_exception(sys.exc_info())
+    return _show(ServiceUnavailable())
 
 
 def _stale(_error: CSRFError):

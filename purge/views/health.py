@@ -45,7 +45,10 @@ def _measured() -> CollectorRegistry:
     registry = CollectorRegistry()
     well = Gauge("purge_well", "1 where this is as it should be", ["part"], registry=registry)
     value = Gauge(
-        "purge_part", "Workers listening, seconds a batch stood still, else as purge_well", ["part"], registry=registry
+        "purge_part",
+        "Workers listening; seconds a batch stood still, and since the oldest pending was confirmed; else as purge_well",
+        ["part"],
+        registry=registry,
     )
     for finding in health.look():
         well.labels(finding.name).set(finding.is_well)

@@ -1,0 +1,117 @@
+"""What only SQLite can do to us: a disk that is full, and one writer at a time."""
+
+import os
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from tests.instance import Admin
+from tests.test_crashes import Shop
+
+pytestmark = pytest.mark.sqlite
+FILLED = "everything-else"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own that can be filled."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only who may mount a file system can fill one")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder) -> None:
+    """To the last byte, and again while somebody gives some back."""
+    with open(folder / FILLED, "ab") as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    os.write(file.fileno(), b"x" * size)
+            except OSError:
+                continue
+
+
+def test_a_full_disk_loses_nothing_and_the_batch_goes_on_when_there_is_room(small_disk, dice):
+    shop = Shop(small_disk)
+    try:
+        admin = Admin(shop.instance)
+        purging = shop.purge()
+        at = dice.randrange(1, len(shop.planned) // 2)
+        shop.wait_for(lambda: shop.purged() >= at)
+        fill(small_disk)
+        time.sleep(5)
+        fill(small_disk)
+        before = shop.purged()
+        time.sleep(2)
+        assert shop.purged() == before < len(shop.planned)
+        assert "its disk is full" in admin.upload(shop.file.read_bytes())
+        assert "people.csv" in admin.get("/batches")
+        (small_disk / FILLED).unlink()
+        shop.assert_ended_as_planned(purging)
+    finally:
+        shop.stop()
+
+
+def test_web_two_workers_and_a_pick_up_at_once_never_find_the_database_locked(tmp_path):
+    shop = Shop(tmp_path, DROP_AGE_SECONDS="1")
+    try:
+        others = [id for (id,) in shop.ask("SELECT id FROM customer ORDER BY id") if id not in shop.planned][1_000:]
+        singles, dropped = others[:30], others[30:330]
+        emails = shop.ask(f"SELECT email FROM customer WHERE id IN ({', '.join(map(str, dropped))})")
+        files = shop.instance.folder / "sftp" / "files"
+        told = []
+        purging = shop.purge()
+        with at_once(
+            lambda: told.extend(Admin(shop.instance).purge(person) for person in singles),
+            lambda: [look(shop) for _ in range(40)],
+            lambda: [Admin(shop.instance).upload(b"Email\nnobody@people.com\n") for _ in range(15)],
+        ):
+            for part in range(10):
+                some = emails[part * 30 : part * 30 + 30]
+                (files / f"{part}.csv").write_text("\n".join(["Customer Email", *(email for (email,) in some), ""]))
+                time.sleep(0.3)
+        purging.communicate(timeout=300)
+        everybody = shop.planned | set(singles) | set(dropped)
+        shop.wait_for(lambda: shop.purged() == len(everybody), 120)
+        left = {id for (id,) in shop.ask("SELECT id FROM customer")}
+        assert not left & everybody and shop.rows_of_others() == shop.bystanders
+        recorded = shop.ask("SELECT customer_id FROM purge_request WHERE outcome = 'purged'")
+        assert sorted(id for (id,) in recorded) == sorted(everybody)
+        shop.wait_for(lambda: len(list((files / "results").glob("*.sha256"))) == 10, 120)
+        assert "locked" not in shop.instance.output and "Traceback" not in shop.instance.output
+        assert shop.ask("PRAGMA foreign_key_check") == []
+    finally:
+        shop.stop()
+
+
+def look(shop) -> None:
+    admin = Admin(shop.instance)
+    for path in ("/customers", "/batches", "/batches/1", "/settings/sftp-connections/1"):
+        assert "Purge" in admin.get(path)
+
+
+@contextmanager
+def at_once(*acts):
+    """Each in a thread of its own, beside what the block does; what one raises is raised here."""
+    raised = []
+
+    def run(act):
+        try:
+            act()
+        except BaseException as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(act,)) for act in acts]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join()
+    assert raised == []
