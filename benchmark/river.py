@@ -5,6 +5,8 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import event
@@ -16,7 +18,7 @@ from purge.extensions import db
 
 
 def main(file: str, workers: str = "1") -> dict:
-    """Seconds for upload, check and run; peak memory in MB; queries of one progress poll."""
+    """Seconds for upload, check and run, and of the run's outside SQL; peak memory in MB; queries of one progress poll."""
     app = create_app()
     with app.app_context():
         uploaded, batch_id = _timed(_upload, Path(file))
@@ -25,12 +27,37 @@ def main(file: str, workers: str = "1") -> dict:
         if batch.state is State.READY:
             batches.confirm(batch, batch.plan_digest, str(batch.planned))
         db.session.commit()
-        run, _ = _timed(_run, batch_id, int(workers))
+        with _in_sql() as sql:
+            run, _ = _timed(_run, batch_id, int(workers))
         batch = db.session.get(Batch, batch_id)
         outcomes = batches.progress(batch).outcomes
-        told = {"upload": uploaded, "check": checked, "run": run, "peak": peak(), "poll": _queries_of_a_poll(batch_id)}
+        told = {"upload": uploaded, "check": checked, "run": run, "outside": run - sum(sql)}
+        told |= {"peak": peak(), "poll": _queries_of_a_poll(batch_id)}
         assert sum(outcomes.values()) == batch.rows and batch.state is State.FINISHED
         return told | {"rows": batch.rows, "purged": outcomes["purged"]}
+
+
+@contextmanager
+def _in_sql() -> Iterator[list[float]]:
+    """The seconds of each statement and commit of this process."""
+    seconds, began, commit = [], [], db.engine.dialect.do_commit
+
+    def before(*_):
+        began.append(time.perf_counter())
+
+    def after(*_):
+        seconds.append(time.perf_counter() - began.pop())
+
+    def timed_commit(connection):
+        before()
+        commit(connection)
+        after()
+
+    event.listen(db.engine, "before_cursor_execute", before)
+    event.listen(db.engine, "after_cursor_execute", after)
+    db.engine.dialect.do_commit = timed_commit
+    yield seconds
+    db.engine.dialect.do_commit = commit
 
 
 def _run(batch_id: int, workers: int) -> None:

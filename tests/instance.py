@@ -131,7 +131,8 @@ class Admin:
 
     def __init__(self, instance):
         self.url = instance.url
-        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+        self.cookies = CookieJar()
+        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
         self.post("/login", {"email": instance.email, "password": instance.password})
 
     def get(self, path: str) -> str:

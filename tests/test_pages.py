@@ -176,6 +176,21 @@ def test_the_way_from_the_file_to_the_summary(signed_in):
     assert "ann" not in results.text
 
 
+def test_however_many_look_on_the_progress_is_counted_once_in_a_while(signed_in, monkeypatch):
+    add_customer("ann@people.com")
+    db.session.commit()
+    browser = signed_in()
+    url, asked = at_review(browser, "ann@people.com"), []
+    browser.post(f"{url}/confirmation", plan(browser, url), page=f"{url}/review")
+    monkeypatch.setattr(batches, "progress", lambda batch, real=batches.progress: asked.append(batch.id) or real(batch))
+    monkeypatch.setattr("purge.views.batches.LOOK_SECONDS", 60)
+    told = {browser.get(f"{url}/live?stage=progress").text for _ in range(5)}
+    assert len(told) == len(asked) == 1 and "Deleting" in told.pop()
+    monkeypatch.setattr("purge.views.batches.LOOK_SECONDS", -1)
+    browser.get(f"{url}/live?stage=progress")
+    assert len(asked) == 2
+
+
 def test_every_stage_sends_you_to_where_the_batch_is(signed_in):
     browser = signed_in()
     add_customer("ann@people.com")

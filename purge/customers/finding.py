@@ -16,6 +16,7 @@ from purge.models import Customer, Referral, ShareLink
 
 PAGE = 50
 LONGEST_TERM = 300
+TELLING = 6  # characters at the end of a number
 FEW = 1_000  # customers created between two dates: to look at each costs less than to follow an order or an index
 
 BACKWARDS = ("previous", "last")
@@ -110,17 +111,33 @@ def _search(asked: Asked) -> Found:
     """Everything that matches is ranked at once when it fits on a page; a common term is read level by level."""
     are_few = _are_few(asked)
     if asked.page is None:
-        everything = _matching(asked, are_few, search_index.at_least(Match.INSIDE, asked.words))
+        ends = [_telling_end(word) for word in asked.words]
+        everything = _matching(asked, are_few, search_index.at_least(Match.INSIDE, ends))
+        if len(everything) > PAGE and ends != asked.words:
+            everything = _matching(asked, are_few, search_index.at_least(Match.INSIDE, asked.words))
         if len(everything) <= PAGE:
-            customers = _customers(everything)
-            slugs = _slugs(everything)
-            return Found(sorted(customers, key=lambda one: (_match(one, slugs, asked.words), -one.id)), slugs)
+            return _ranked(asked, everything)
         rows = _best(asked, are_few, everything)
     else:
         rows = _further(asked, are_few, *asked.page)
     rows, previous, following = _page(asked, rows, lambda row: (str(int(row[0])), row[1]))
     ids = [id for _, id in rows]
     return Found(_customers(ids), _slugs(ids), previous, following)
+
+
+def _telling_end(word: str) -> str:
+    """Numbers given one after the other begin alike: to follow the end of one alone takes an eighth of the time."""
+    return word[-TELLING:] if word[-1].isdigit() else word
+
+
+def _ranked(asked: Asked, ids: list[int]) -> Found:
+    """Of these, who meets every word, the best match first."""
+    slugs, ranked = _slugs(ids), []
+    for customer in _customers(ids):
+        match = _match(customer, slugs, asked.words)
+        if match is not None:
+            ranked.append((match, -customer.id, customer))
+    return Found([customer for *_, customer in sorted(ranked, key=lambda one: one[:2])], slugs)
 
 
 def _best(asked: Asked, are_few: bool, everything: list[int]) -> list[tuple[Match, int]]:
@@ -175,13 +192,19 @@ def _customers(ids: list[int]) -> list[Customer]:
     return [found[id] for id in ids if id in found]
 
 
-def _match(customer: Customer, slugs: dict[int, list[str]], wanted: list[str]) -> Match:
+def _match(customer: Customer, slugs: dict[int, list[str]], wanted: list[str]) -> Match | None:
+    """How well a customer meets the word that they meet the least; None where they do not meet one."""
     names = customer.first_name, customer.surname, customer.email, customer.external_id, *slugs.get(customer.id, ())
-    text = search_text(*names)
-    return max(
-        Match.WHOLE if f"{at_start(word)} " in text else Match.BEGINNING if at_start(word) in text else Match.INSIDE
-        for word in wanted
-    )
+    text, worst = search_text(*names), Match.WHOLE
+    for word in wanted:
+        if at_start(word) in text:
+            match = Match.WHOLE if f"{at_start(word)} " in text else Match.BEGINNING
+        elif word in text:
+            match = Match.INSIDE
+        else:
+            return None
+        worst = max(worst, match)
+    return worst
 
 
 def _slugs(ids: list[int]) -> dict[int, list[str]]:

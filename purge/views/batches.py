@@ -1,6 +1,8 @@
 """Batches: the list, and each from its check to its summary."""
 
-from flask import Blueprint, Response, redirect, render_template, request, stream_with_context, url_for
+import time
+
+from flask import Blueprint, Response, current_app, redirect, render_template, request, stream_with_context, url_for
 from flask_login import current_user
 from sqlalchemy.orm import joinedload
 
@@ -15,6 +17,7 @@ blueprint = Blueprint("batches", __name__, url_prefix="/batches")
 PAGE = 50
 GOING_ON = (State.RUNNING, State.PAUSED, State.CANCELLING)
 ENDED = (State.FINISHED, State.REFUSED, State.DISCARDED)
+LOOK_SECONDS = 0.5  # nobody reads faster
 STOPS_POLLING = 286  # htmx's own status
 
 
@@ -59,7 +62,26 @@ def live(batch_id: int):
     batch = fetch(batch_id)
     if STAGES[batch.state] != f"batches.{request.args.get('stage')}":
         return "", STOPS_POLLING, {"HX-Redirect": stage_url(batch)}
-    return render_template("batches/_live.html", batch=batch, progress=batches.progress(batch))
+    return _told_lately(batch)
+
+
+def _told_lately(batch: Batch) -> str:
+    """What a batch's page shows while it goes on: asked of the database once in a while, however many look on."""
+    told, this, moment = (
+        current_app.extensions.setdefault("batches_told", {}),
+        (batch.id, batch.state),
+        time.monotonic(),
+    )
+    found = told.get(this)
+    if found is None or moment - found[0] > LOOK_SECONDS:
+        for other, (at, _) in list(told.items()):
+            if moment - at > LOOK_SECONDS:
+                told.pop(other, None)
+        found = told[this] = (
+            moment,
+            render_template("batches/_live.html", batch=batch, progress=batches.progress(batch)),
+        )
+    return found[1]
 
 
 @blueprint.get("/<int:batch_id>/summary")

@@ -1,0 +1,93 @@
+"""Two hundred who watch a batch run: what they wait for, and what it costs the batch."""
+
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from purge.config import CHECKOUT
+from tests.instance import Admin, Instance
+
+POLLERS = 200
+EVERY_SECONDS = 2  # as the page of a large batch asks
+
+
+def watched(folder: Path, file: Path, pollers: int, settings: Mapping[str, str]) -> dict:
+    """With one worker: the batch's seconds from confirmed to finished, those outside its chunks, and the pollers' own."""
+    folder.with_suffix(".output").unlink(missing_ok=True)  # of the run before, with another password
+    instance = Instance(folder, WORKERS="1", **settings).start()
+    try:
+        admin, crowd = Admin(instance), None
+        command = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py"), "purge", str(file), "--yes"]
+        bulk = subprocess.Popen(
+            command, cwd=CHECKOUT, env=instance.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not (running := instance.ask("SELECT id FROM batch WHERE state = 'running'")) and bulk.poll() is None:
+            time.sleep(0.05)
+        ((batch_id,),) = running
+        if pollers:
+            page = f"{instance.url}/batches/{batch_id}/live?stage=progress"
+            cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in admin.cookies)
+            crowd = subprocess.Popen(
+                [sys.executable, "-m", "benchmark.crowd", page, cookie, str(pollers)],
+                cwd=CHECKOUT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            )  # fmt: skip
+        bulk.wait()
+        seconds = "86400.0 * (julianday({0}) - julianday({1}))"
+        if "DATABASE_URL" in instance.environ:
+            seconds = "extract(epoch FROM {0} - {1})::float"
+        ((whole,),) = instance.ask(f"SELECT {seconds.format('finished_at', 'confirmed_at')} FROM batch")
+        ((inside,),) = instance.ask(f"SELECT sum({seconds.format('finished_at', 'started_at')}) FROM chunk")
+        waited = json.loads(crowd.communicate()[0]) if crowd else []
+        return {"seconds": whole, "outside": whole - inside, "waited": waited}
+    finally:
+        instance.stop()
+
+
+def lines(name: str, alone: list[dict], among: list[dict]) -> list[tuple[str, str, str]]:
+    """The table's, of runs without and with the crowd."""
+    before, during = (statistics.median(run["seconds"] for run in runs) for runs in (alone, among))
+    waited = sorted(seconds for run in among for seconds in run["waited"])
+    slowest = waited[int(len(waited) * 0.95)]
+    more = 100 * (during / before - 1)
+    outside = statistics.median(run["outside"] / run["seconds"] for run in alone)
+    return [
+        (f"{name}{POLLERS} pollers while it runs, 95th percentile of {len(waited):,}", f"{slowest * 1e3:.0f} ms", "under 100 ms"),
+        (f"{name}the batch among them, by a real worker", f"{during:.1f} s, without {before:.1f} s: {more:.0f} % slower", "at most 10 %"),
+        (f"{name}from confirmed to finished, outside its chunks", f"{100 * outside:.0f} %", "under 15 %"),
+    ]  # fmt: skip
+
+
+async def _poll(url: str, cookie: str, waited: list[float]) -> None:
+    """As a page does, until it is sent elsewhere."""
+    place = urlsplit(url)
+    request = f"GET {place.path}?{place.query} HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n"
+    await asyncio.sleep(random.random() * EVERY_SECONDS)
+    while True:
+        began = time.perf_counter()
+        reader, writer = await asyncio.open_connection(place.hostname, place.port)
+        writer.write(request.encode())
+        status = (await reader.read()).split(b" ", 2)[1]
+        writer.close()
+        if status != b"200":
+            assert status == b"286", status
+            return
+        waited.append(time.perf_counter() - began)
+        await asyncio.sleep(max(0, EVERY_SECONDS - (time.perf_counter() - began)))
+
+
+async def _crowd(url: str, cookie: str, pollers: int) -> list[float]:
+    waited: list[float] = []
+    await asyncio.gather(*(_poll(url, cookie, waited) for _ in range(pollers)))
+    return waited
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(_crowd(sys.argv[1], sys.argv[2], int(sys.argv[3])))))
