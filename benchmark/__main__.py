@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path
 
 from app import create_app
-from benchmark import drop, postgresql
+from benchmark import crowd, drop, postgresql
 from benchmark.customers import MISS, filtered_times, list_times, p95, search_times, single_purges, without_the_index
 from benchmark.yardsticks import like, one_by_one, raw_sql
 from purge import batches
@@ -65,6 +65,11 @@ def _measure(folder: Path) -> str:
     for _ in range(RUNS):
         singles += single_purges(_copy(base, folder / "work"), files[ROWS], CUSTOMERS)
         _say(f"purges of one while a file runs: {len(singles)}")
+    alone, among = [], []
+    for _ in range(RUNS):
+        alone.append(crowd.watched(_copy(base, folder / "work"), files[ROWS], 0, {}))
+        among.append(crowd.watched(_copy(base, folder / "work"), files[ROWS], crowd.POLLERS, {}))
+        _say(f"a batch, {alone[-1]['seconds']:.1f} s; watched by {crowd.POLLERS}, {among[-1]['seconds']:.1f} s")
     _copy(base, folder / "work")
     searches, pages_of_list = search_times(folder / "work"), list_times(folder / "work")
     filtered = filtered_times(folder / "work")
@@ -77,6 +82,7 @@ def _measure(folder: Path) -> str:
     rivers = _river_lines(made, river, raw, loop, small, large, cleared, pages)
     return _table(
         rivers
+        + crowd.lines(alone, among)
         + _drop_lines(*dropped)
         + _customer_lines(river, indexless, searches, pages_of_list, filtered, singles)
         + on_postgresql
@@ -140,7 +146,13 @@ def _river_lines(made, river, raw, loop, small, large, cleared, pages) -> list[t
         ("check and run against the raw SQL", f"{ours / theirs:.2f} times its time", "at most 2"),
         (f"a loop, row by row ({LOOP_SAMPLE} customers)", f"{loop:,.0f} a second", ""),
         ("check and run against the loop", f"{purged / ours / loop:.1f} times its rate", "at least 30"),
-        (f"everybody: {large['purged']:,} purged", f"{_rate(large):,.0f} a second", ""),
+        (
+            f"check and run with {small['rows']:,}, {river[0]['rows']:,} and {large['rows']:,} rows, customers a second",
+            ", ".join(f"{rate:,.0f}" for rate in (_rate(small), purged / ours, _rate(large))),
+            "within 20 %",
+        ),
+        ("of the run, outside SQL", f"{_outside(river)} %", "under 15 %"),
+        ("where the run's time goes", postgresql.profile(river[-1]), ""),
         (
             f"memory, {small['rows']:,} rows and {large['rows']:,}",
             f"{small['peak']:.0f} MB and {large['peak']:.0f} MB",
@@ -183,6 +195,10 @@ def _table(measured: list[tuple[str, str, str]]) -> str:
 def _processor() -> str:
     found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     return found[1] if found else platform.machine()
+
+
+def _outside(river: list[dict]) -> str:
+    return f"{100 * statistics.median(told['outside'] / told['run'] for told in river):.0f}"
 
 
 def _rate(told: dict) -> float:

@@ -51,7 +51,7 @@ def watched(folder: Path, file: Path, pollers: int, settings: Mapping[str, str])
         instance.stop()
 
 
-def lines(name: str, alone: list[dict], among: list[dict]) -> list[tuple[str, str, str]]:
+def lines(alone: list[dict], among: list[dict]) -> list[tuple[str, str, str]]:
     """The table's, of runs without and with the crowd."""
     before, during = (statistics.median(run["seconds"] for run in runs) for runs in (alone, among))
     waited = sorted(seconds for run in among for seconds in run["waited"])
@@ -59,9 +59,9 @@ def lines(name: str, alone: list[dict], among: list[dict]) -> list[tuple[str, st
     more = 100 * (during / before - 1)
     outside = statistics.median(run["outside"] / run["seconds"] for run in alone)
     return [
-        (f"{name}{POLLERS} pollers while it runs, 95th percentile of {len(waited):,}", f"{slowest * 1e3:.0f} ms", "under 100 ms"),
-        (f"{name}the batch among them, by a real worker", f"{during:.1f} s, without {before:.1f} s: {more:.0f} % slower", "at most 10 %"),
-        (f"{name}from confirmed to finished, outside its chunks", f"{100 * outside:.0f} %", "under 15 %"),
+        (f"{POLLERS} pollers while it runs, 95th percentile of {len(waited):,}", f"{slowest * 1e3:.0f} ms", "under 100 ms"),
+        ("the batch among them, by a real worker", f"{during:.1f} s, without {before:.1f} s: {more:.0f} % slower", "at most 10 %"),
+        ("from confirmed to finished, outside its chunks", f"{100 * outside:.0f} %", "under 15 %"),
     ]  # fmt: skip
 
 

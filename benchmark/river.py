@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ from purge import batches
 from purge.batches import Batch, Door, State
 from purge.extensions import db
 
+STATEMENT = re.compile(r'(?:(UPDATE)|(INSERT) INTO|(DELETE|SELECT).*?\bFROM|(\w+))\s*"?(\w+)?', re.DOTALL)
+
 
 def main(file: str, workers: str = "1") -> dict:
-    """Seconds for upload, check and run, and of the run's outside SQL; peak memory in MB; queries of one progress poll."""
+    """Seconds for upload, check and run, and of the run's in SQL and outside; peak memory in MB; queries of one progress poll."""
     app = create_app()
     with app.app_context():
         uploaded, batch_id = _timed(_upload, Path(file))
@@ -31,27 +34,28 @@ def main(file: str, workers: str = "1") -> dict:
             run, _ = _timed(_run, batch_id, int(workers))
         batch = db.session.get(Batch, batch_id)
         outcomes = batches.progress(batch).outcomes
-        told = {"upload": uploaded, "check": checked, "run": run, "outside": run - sum(sql)}
+        told = {"upload": uploaded, "check": checked, "run": run, "outside": run - sql.total(), "statements": sql}
         told |= {"peak": peak(), "poll": _queries_of_a_poll(batch_id)}
         assert sum(outcomes.values()) == batch.rows and batch.state is State.FINISHED
         return told | {"rows": batch.rows, "purged": outcomes["purged"]}
 
 
 @contextmanager
-def _in_sql() -> Iterator[list[float]]:
-    """The seconds of each statement and commit of this process."""
-    seconds, began, commit = [], [], db.engine.dialect.do_commit
+def _in_sql() -> Iterator[Counter]:
+    """This process's seconds in SQL, by what is done with which table."""
+    seconds, began, commit = Counter(), [], db.engine.dialect.do_commit
 
     def before(*_):
         began.append(time.perf_counter())
 
-    def after(*_):
-        seconds.append(time.perf_counter() - began.pop())
+    def after(_connection, _cursor, statement, *_):
+        *verbs, table = STATEMENT.match(statement).groups()
+        seconds[" ".join(filter(None, [*verbs, table]))] += time.perf_counter() - began.pop()
 
     def timed_commit(connection):
         before()
         commit(connection)
-        after()
+        after(None, None, "COMMIT")
 
     event.listen(db.engine, "before_cursor_execute", before)
     event.listen(db.engine, "after_cursor_execute", after)

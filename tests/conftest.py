@@ -25,6 +25,7 @@ from purge.models import Role
 from tests.browser import CDN, CHROMIUM, EXPECTED, serve_htmx
 from tests.instance import CHECKOUT, Instance
 from tests.postgres import Postgres
+from tests.shop import make_stock
 
 ON_A_DATABASE = {"app", "instance", "shop", "empty_database"}
 
@@ -58,7 +59,7 @@ def postgres(request):
         yield None
         return
     server = Postgres(fsync="off", max_connections="300")
-    Instance.new_database = lambda: server.url(server.make())
+    Instance.server = server
     yield server
     server.remove()
 
@@ -76,6 +77,12 @@ def redis_url(tmp_path_factory):
     server = redis_server.start(tmp_path_factory.mktemp("redis"))
     yield server.url
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory, postgres):
+    """Customers and a purge CSV, made once and copied by every test that tries a fault on them."""
+    return make_stock(tmp_path_factory.mktemp("stock"))
 
 
 @pytest.fixture(scope="session")

@@ -31,14 +31,14 @@ class Instance:
     """One folder, one port, one supervisor; `output` is what it printed."""
 
     email = "admin@localhost"
-    new_database = None  # makes a database on a server, and gives its address; without it, SQLite in the folder
+    server = None  # a Postgres, on which each has a database of its own; without it, SQLite in the folder
 
-    def __init__(self, folder: Path, **settings: str):
+    def __init__(self, folder: Path, template: str | None = None, **settings: str):
         self.port = free_port()
         self.folder, self.url = folder, f"http://127.0.0.1:{self.port}"
         self.environ = {**os.environ, "INSTANCE_PATH": str(folder), "PORT": str(self.port), "DEMO": "0", **settings}
-        if Instance.new_database:
-            self.environ.setdefault("DATABASE_URL", Instance.new_database())
+        if Instance.server and "DATABASE_URL" not in settings:
+            self.environ["DATABASE_URL"] = Instance.server.url(Instance.server.make(template or "template0"))
         self.process, self.log = None, folder.with_suffix(".output")
 
     def start(self, wait: bool = True) -> "Instance":

@@ -48,7 +48,7 @@ class Machines(Instance):
     email = "admin@company.com"
     PROGRAMS = ("web", "worker", "worker", "worker-single", "worker-pick-up", "schedule")
 
-    def __init__(self, folder: Path, **settings: str):
+    def __init__(self, folder: Path, **settings: str | None):
         super().__init__(folder, **settings)
         self.redis = Redis(folder.with_suffix(".redis"))
         self.running: list[tuple[str, subprocess.Popen]] = []

@@ -15,13 +15,13 @@ from rq.serializers import JSONSerializer
 
 from tests.instance import Admin
 from tests.machines import Machines
-from tests.test_crashes import Shop
+from tests.shop import Shop
 from tests.test_health import ready
 
 
 @pytest.fixture
-def shop(tmp_path):
-    made = Shop(tmp_path, Machines)
+def shop(tmp_path, stock):
+    made = Shop(tmp_path, stock, Machines)
     yield made
     made.stop()
 

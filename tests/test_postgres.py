@@ -17,8 +17,8 @@ from purge.extensions import db
 from tests.instance import Instance
 from tests.people import add_customer, refuse
 from tests.postgres import Postgres
+from tests.shop import Shop, make_stock
 from tests.test_batches import confirmed, counts, work
-from tests.test_crashes import Shop
 
 pytestmark = pytest.mark.postgresql
 
@@ -34,7 +34,8 @@ def own_server():
 
 @pytest.fixture
 def shop(tmp_path, own_server):
-    made = Shop(tmp_path, DATABASE_URL=own_server.url(own_server.make()))
+    stock = make_stock(tmp_path, DATABASE_URL=own_server.url(own_server.make()))
+    made = Shop(tmp_path, stock, DATABASE_URL=own_server.url(own_server.make(stock.database)))
     yield made
     made.stop()
 

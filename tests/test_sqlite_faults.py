@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.instance import Admin
-from tests.test_crashes import Shop
+from tests.shop import Shop
 
 pytestmark = pytest.mark.sqlite
 FILLED = "everything-else"
@@ -38,8 +38,8 @@ def fill(folder) -> None:
                 continue
 
 
-def test_a_full_disk_loses_nothing_and_the_batch_goes_on_when_there_is_room(small_disk, dice):
-    shop = Shop(small_disk)
+def test_a_full_disk_loses_nothing_and_the_batch_goes_on_when_there_is_room(small_disk, stock, dice):
+    shop = Shop(small_disk, stock)
     try:
         admin = Admin(shop.instance)
         purging = shop.purge()
@@ -59,8 +59,8 @@ def test_a_full_disk_loses_nothing_and_the_batch_goes_on_when_there_is_room(smal
         shop.stop()
 
 
-def test_web_two_workers_and_a_pick_up_at_once_never_find_the_database_locked(tmp_path):
-    shop = Shop(tmp_path, DROP_AGE_SECONDS="1")
+def test_web_two_workers_and_a_pick_up_at_once_never_find_the_database_locked(tmp_path, stock):
+    shop = Shop(tmp_path, stock, DROP_AGE_SECONDS="1")
     try:
         others = [id for (id,) in shop.ask("SELECT id FROM customer ORDER BY id") if id not in shop.planned][1_000:]
         singles, dropped = others[:30], others[30:330]
