@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -37,12 +38,17 @@ MARKS = re.compile(r"(<!-- benchmark -->\n).*?(<!-- /benchmark -->)", re.DOTALL)
 def main() -> None:
     """Measure, print, and put the table into the README."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as folder:
-        table = _measure(Path(folder))
-    print(table)
+        for lines in _measure(Path(folder)):
+            _write(_table(lines))
+
+
+def _write(table: str) -> None:
+    print(table, flush=True)
     README.write_text(MARKS.sub(lambda found: found[1] + table + found[2], README.read_text()))
 
 
-def _measure(folder: Path) -> str:
+def _measure(folder: Path) -> Iterator[list[tuple[str, str, str]]]:
+    """The lines so far: first SQLite's, then PostgreSQL's with them, so that what took long is not lost with what follows."""
     base, files = folder / "base", {rows: folder / f"{rows}.csv" for rows in (CUSTOMERS // 100, ROWS, CUSTOMERS)}
     made = _make(base, files)
     bare = without_the_index(_copy(base, folder / "bare"))
@@ -78,15 +84,14 @@ def _measure(folder: Path) -> str:
     pages = _mapping_pages(_copy(base, folder / "work"))
     shutil.rmtree(base)
     shutil.rmtree(folder / "work")
-    on_postgresql = postgresql.measure(folder, CUSTOMERS, ROWS, RUNS, _say)
-    rivers = _river_lines(made, river, raw, loop, small, large, cleared, pages)
-    return _table(
-        rivers
+    lines = (
+        _river_lines(made, river, raw, loop, small, large, cleared, pages)
         + crowd.lines(alone, among)
         + _drop_lines(*dropped)
         + _customer_lines(river, indexless, searches, pages_of_list, filtered, singles)
-        + on_postgresql
     )
+    yield lines
+    yield lines + postgresql.measure(folder, CUSTOMERS, ROWS, RUNS, _say)
 
 
 def _customer_lines(river, indexless, searches, pages, filtered, singles) -> list[tuple[str, str, str]]:
