@@ -8,6 +8,7 @@ import redis
 from flask import current_app
 from rq import Worker
 from rq.registry import StartedJobRegistry
+from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import queue as queues
 from purge import batches
@@ -26,8 +27,8 @@ def ring(batch: Batch, leaving: str | None = None) -> None:
     """
     try:
         _ring(batch, leaving)
-    except redis.RedisError as error:
-        log.warning("the queue is out of reach (%s); batch %s waits for the sweeper", type(error).__name__, batch.id)
+    except (redis.RedisError, SQLAlchemyError) as error:  # what was committed stands
+        log.warning("the queue or the database is out of reach (%s); the sweeper will ring", type(error).__name__)
 
 
 def _ring(batch: Batch, leaving: str | None) -> None:

@@ -3,12 +3,17 @@
 import logging
 import os
 import signal
+import sys
 import threading
 import time
+from contextlib import suppress
 
 import redis
 from flask import current_app
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from rq import Queue, Worker, worker_registration
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -22,6 +27,7 @@ PICK_UP = "pick-up"  # a server that hangs holds up nobody's purge
 ALLOWED = frozenset({"jobs.tasks.check_batch", "jobs.tasks.run_batch", "jobs.tasks.poll_connection"})
 HEARTBEAT_SECONDS = 5
 AWAY_SECONDS = 1
+LET_GO_SECONDS = 10
 
 # Set in a job's own process when its worker was told to stop: finish what is in hand and leave the rest.
 stopping = threading.Event()
@@ -45,11 +51,16 @@ class SafeJob(Job):
 class SafeWorker(Worker):
     """Its job process dies with it and hears when it is told to stop; a dead worker is noticed in seconds."""
 
+    max_connection_wait_time = HEARTBEAT_SECONDS
     is_told_to_stop = False
 
     def request_stop(self, *args):
         self.is_told_to_stop = True
         super().request_stop(*args)
+
+    def set_shutdown_requested_date(self):
+        with suppress(redis.RedisError):  # it is raised where the job is waited for, and would end the chunk in hand
+            super().set_shutdown_requested_date()
 
     def heartbeat(self, timeout=None, pipeline=None):
         super().heartbeat(timeout, pipeline)
@@ -78,8 +89,11 @@ class SafeWorker(Worker):
 
 
 def connect() -> redis.Redis:
-    """The Redis that this installation uses."""
-    return redis.Redis.from_url(current_app.config["REDIS_URL"], socket_connect_timeout=5, socket_keepalive=True)
+    """The Redis that this installation uses; one that is away is said to be so within seconds."""
+    again = Retry(NoBackoff(), 1)  # a connection may have been closed meanwhile
+    return redis.Redis.from_url(
+        current_app.config["REDIS_URL"], socket_connect_timeout=5, socket_timeout=5, socket_keepalive=True, retry=again
+    )
 
 
 def queue(connection: redis.Redis, name: str = BULK) -> Queue:
@@ -90,14 +104,14 @@ def queue(connection: redis.Redis, name: str = BULK) -> Queue:
 def work(*names: str) -> None:
     """Take jobs from these queues, the first one's first, until told to stop. While Redis is away, wait for it."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a job told to stop before it listens must not die of it
-    while _work_while_redis_is_there(names):
+    while _work_until_redis_goes(names):
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, lambda *_: sys.exit(0))
         time.sleep(AWAY_SECONDS)
 
 
-def _work_while_redis_is_there(names: tuple[str, ...]) -> bool:
-    """Whether there is more to come: RQ's worker ends when it loses Redis in the middle of a job."""
+def _work_until_redis_goes(names: tuple[str, ...]) -> bool:
+    """Whether it did: RQ's worker ends when it loses Redis in the middle of a job, and cannot begin without it."""
     connection, worker = connect(), None
     try:
         worker = SafeWorker(
@@ -113,7 +127,23 @@ def _work_while_redis_is_there(names: tuple[str, ...]) -> bool:
         worker.work(logging_level="WARNING")
     except redis.RedisError as error:
         log.warning("Redis is out of reach (%s); waiting for it", type(error).__name__)
-    if worker and worker.horse_pid:
-        worker.kill_horse()  # nobody watches over it any more; the chunk in its hand waits as before
-        worker.wait_for_horse()
+    except StopRequested:  # while it was ending by itself
+        pass
+    if worker:
+        _let_go(worker)
+    connection.close()
     return not (worker and worker.is_told_to_stop)
+
+
+def _let_go(worker: SafeWorker) -> None:
+    """End what would outlive the worker: its thread, and its job once the chunk in hand is done."""
+    if worker.pubsub_thread:
+        worker.pubsub_thread.stop()
+    if worker.horse_pid:
+        with suppress(ChildProcessError, ProcessLookupError):
+            os.kill(worker.horse_pid, signal.SIGUSR1)
+            until = time.monotonic() + LET_GO_SECONDS
+            while os.waitpid(worker.horse_pid, os.WNOHANG) == (0, 0) and time.monotonic() < until:
+                time.sleep(0.05)
+            worker.kill_horse()
+            worker.wait_for_horse()

@@ -126,8 +126,7 @@ class Machines(Instance):
         for _, process in self.running:
             try:
                 process.wait(40)
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         self.redis.stop()

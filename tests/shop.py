@@ -50,7 +50,11 @@ class Shop:
         self.planned = {id for id, key in self.ask("SELECT id, email_key FROM customer") if key in asked}
         self.bystanders = self.rows_of_others()
         self.purging = []
-        self.instance.start()
+        try:
+            self.instance.start()
+        except BaseException:
+            self.instance.stop()
+            raise
 
     def stop(self) -> None:
         for purging in self.purging:

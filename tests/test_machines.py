@@ -115,7 +115,9 @@ def test_the_same_job_delivered_again_and_again(shop, dice):
     purging = shop.purge()
     shop.wait_for(lambda: shop.ask("SELECT 1 FROM batch"))
     queue = Queue("bulk", connection=redis.Redis.from_url(shop.instance.redis.url), serializer=JSONSerializer)
+    until = time.monotonic() + 300
     while purging.poll() is None:
+        assert time.monotonic() < until
         queue.enqueue(f"jobs.tasks.{dice.choice(['check_batch', 'run_batch', 'run_batch'])}", 1, result_ttl=0)
         time.sleep(dice.random() / 5)
     shop.assert_ended_as_planned(purging)
@@ -125,7 +127,7 @@ def test_a_schema_change_pending_stops_new_processes_in_a_sentence_and_the_batch
     machines = shop.instance
     purging = shop.purge()
     purged_some(shop, dice)
-    assert set(machines.end("worker")) == {0}
+    assert set(machines.end("worker")) <= {0, -signal.SIGTERM}
     (version,) = shop.ask("SELECT version_num FROM alembic_version")[0]
     write(shop, "UPDATE alembic_version SET version_num = '0001'")
     before = shop.purged()

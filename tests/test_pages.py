@@ -1,11 +1,13 @@
 """The pages over HTTP: closed by default, safe to reload, the same with and without JavaScript."""
 
+import errno
 import io
 import re
 
 import pytest
 from flask import request
 from sqlalchemy import func, select, update
+from sqlalchemy.exc import OperationalError
 
 from app import create_app
 from purge import batches
@@ -174,6 +176,23 @@ def test_the_way_from_the_file_to_the_summary(signed_in):
         "Row,Outcome,Reason", "2,purged,", "3,not found,", "4,invalid,missing @",
     ]  # fmt: skip
     assert "ann" not in results.text
+
+
+@pytest.mark.parametrize(
+    "error", [OperationalError("SELECT 1", {}, Exception("ann@people.com")), OSError(errno.ENOSPC, "full")]
+)
+def test_a_database_that_is_away_or_full_is_said_on_the_page(app, signed_in, monkeypatch, error):
+    browser = signed_in()
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(batches, "outcomes", fails)
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    answer = browser.get("/batches")
+    assert answer.status_code == 503 and "its disk is full" in answer.text and "ann@" not in answer.text
+    error.errno = errno.EPERM
+    assert browser.get("/batches").status_code == (503 if isinstance(error, OperationalError) else 500)
 
 
 def test_however_many_look_on_the_progress_is_counted_once_in_a_while(signed_in, monkeypatch):

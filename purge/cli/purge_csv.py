@@ -130,7 +130,7 @@ def _follow(batch_id: int, state: State, doing: str, work) -> None:
             if work is not None:
                 work(batch_id, keep_going=show)
             show()
-            time.sleep(POLL_SECONDS if work is None else 0)
+            time.sleep(POLL_SECONDS)
         show()
 
 

@@ -1,5 +1,6 @@
 """When something cannot be shown: one sentence, and what to do."""
 
+import errno
 import sys
 
 from flask import Flask, current_app, render_template
@@ -23,8 +24,8 @@ SENTENCES = {
     ),
     503: (
         "The database does not take this now",
-        "It is starting again, or its disk is full. Nothing was changed by this click. Try again in a minute; "
-        "if it stays, tell your administrator.",
+        "It may be starting again, or its disk is full. Whether this click was done is not certain: look at the batch or the "
+        "customer before you try again. If it stays, tell your administrator.",
     ),
 }
 
@@ -35,7 +36,8 @@ def register(app: Flask) -> None:
     app.register_error_handler(CSRFError, _stale)
     app.register_error_handler(OverflowError, lambda _: _show(NotFound()))  # a number SQLite does not have
     app.register_error_handler(DataError, _impossible)
-    app.register_error_handler(OperationalError, _out_of_reach)
+    app.register_error_handler(OperationalError, lambda _: _out_of_reach())
+    app.register_error_handler(OSError, _no_room)
     app.register_error_handler(SecurityError, lambda _: ("This is not an address of ours. See ALLOWED_HOSTS.", 400))
 
 
@@ -54,9 +56,16 @@ def _impossible(error: DataError):
     raise error
 
 
-def _out_of_reach(_error: OperationalError):
+def _out_of_reach():
     current_app.log_exception(sys.exc_info())
     return _show(ServiceUnavailable())
+
+
+def _no_room(error: OSError):
+    """For an upload that is larger than what stays in memory, and for locks."""
+    if error.errno != errno.ENOSPC:
+        raise error
+    return _out_of_reach()
 
 
 def _stale(_error: CSRFError):
