@@ -67,20 +67,14 @@ def live(batch_id: int):
 
 def _told_lately(batch: Batch) -> str:
     """What a batch's page shows while it goes on: asked of the database once in a while, however many look on."""
-    told, this, moment = (
-        current_app.extensions.setdefault("batches_told", {}),
-        (batch.id, batch.state),
-        time.monotonic(),
-    )
+    told, this = current_app.extensions.setdefault("batches_told", {}), (batch.id, batch.state)
+    for one, (at, _) in list(told.items()):
+        if time.monotonic() - at > LOOK_SECONDS:
+            told.pop(one, None)
     found = told.get(this)
-    if found is None or moment - found[0] > LOOK_SECONDS:
-        for other, (at, _) in list(told.items()):
-            if moment - at > LOOK_SECONDS:
-                told.pop(other, None)
-        found = told[this] = (
-            moment,
-            render_template("batches/_live.html", batch=batch, progress=batches.progress(batch)),
-        )
+    if found is None:
+        shown = render_template("batches/_live.html", batch=batch, progress=batches.progress(batch))
+        found = told[this] = time.monotonic(), shown  # from now: a slow answer is as good to those who waited for it
     return found[1]
 
 
