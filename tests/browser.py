@@ -14,7 +14,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 # What the browser itself reports as an error where we ask for it: a refused form, a page that is not there, no CDN,
 # a request cut off because the page was left.
 EXPECTED = re.compile(
-    r"status of (422|410|404|403)|cdn\.jsdelivr\.net|net::ERR_FAILED|valid digest|htmx:(sendAbort|afterRequest|sendError)"
+    r"status of (422|413|410|404|403)|cdn\.jsdelivr\.net|net::ERR_FAILED|valid digest|htmx:(sendAbort|afterRequest|sendError)"
 )
 
 

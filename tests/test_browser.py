@@ -118,6 +118,16 @@ def test_without_javascript_it_is_the_same_walk(shop, open_page):
     expect(page.get_by_text("5 customers were permanently deleted")).to_be_visible()
 
 
+def test_without_javascript_one_too_large_is_answered_in_words(open_page, tmp_path):
+    with open(tmp_path / "large.csv", "wb") as file:
+        file.truncate(150_000_000)
+    page = open_page(java_script_enabled=False)
+    page.goto("/settings/upload-tags")
+    page.set_input_files("#file", tmp_path / "large.csv")
+    page.click("text=Continue to the fields")
+    expect(page.get_by_role("heading", level=1)).to_have_text("The file is too large")
+
+
 def test_the_keyboard_alone_is_enough(shop, open_page):
     page = open_page()
     upload(page, people(shop, 2450, 3))

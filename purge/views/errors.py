@@ -2,14 +2,16 @@
 
 import errno
 import sys
+from http import HTTPStatus
 
-from flask import Flask, current_app, render_template
+from flask import Flask, Response, current_app, render_template, request
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DataError, OperationalError
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound, SecurityError, ServiceUnavailable
 
 from purge.extensions import db
 
+HEARD_OUT, BLOCK = 1 << 30, 1 << 16  # bytes
 SENTENCES = {
     400: ("This request could not be read", "Go back, reload the page and try again."),
     401: ("This needs a token", "See METRICS_TOKEN."),
@@ -38,6 +40,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(DataError, _impossible)
     app.register_error_handler(OperationalError, lambda _: _out_of_reach())
     app.register_error_handler(OSError, _no_room)
+    app.after_request(_hear_out)
     app.register_error_handler(SecurityError, lambda _: ("This is not an address of ours. See ALLOWED_HOSTS.", 400))
 
 
@@ -66,6 +69,15 @@ def _no_room(error: OSError):
     if error.errno != errno.ENOSPC:
         raise error
     return _out_of_reach()
+
+
+def _hear_out(response: Response) -> Response:
+    """Read what is still being sent: a proxy whose file is cut off shows an error of its own instead of our answer."""
+    if response.status_code >= HTTPStatus.BAD_REQUEST and request.method == "POST":
+        for _ in range(HEARD_OUT // BLOCK):
+            if not request.environ["wsgi.input"].read(BLOCK):
+                break
+    return response
 
 
 def _stale(_error: CSRFError):
