@@ -25,10 +25,7 @@ def watched(folder: Path, file: Path, pollers: int, settings: Mapping[str, str])
     instance = Instance(folder, WORKERS="1", **settings).start()
     try:
         admin, crowd = Admin(instance), None
-        command = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py"), "purge", str(file), "--yes"]
-        bulk = subprocess.Popen(
-            command, cwd=CHECKOUT, env=instance.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        bulk = instance.begin_flask("purge", str(file), "--yes")
         while not (running := instance.ask("SELECT id FROM batch WHERE state = 'running'")) and bulk.poll() is None:
             time.sleep(0.05)
         ((batch_id,),) = running
@@ -39,7 +36,7 @@ def watched(folder: Path, file: Path, pollers: int, settings: Mapping[str, str])
                 [sys.executable, "-m", "benchmark.crowd", page, cookie, str(pollers)],
                 cwd=CHECKOUT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
             )  # fmt: skip
-        bulk.wait()
+        bulk.communicate()
         seconds = "86400.0 * (julianday({0}) - julianday({1}))"
         if "DATABASE_URL" in instance.environ:
             seconds = "extract(epoch FROM {0} - {1})::float"

@@ -2,8 +2,6 @@
 
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,6 @@ from sqlalchemy import func, select
 
 from app import create_app
 from purge.cli.setup import add_user
-from purge.config import CHECKOUT
 from purge.customers import Sort, search_index
 from purge.extensions import db
 from purge.models import Customer, Role
@@ -70,11 +67,7 @@ def single_purges(folder: Path, file: Path, customers: int) -> list[float]:
     instance = Instance(folder).start()
     try:
         admin, seconds = Admin(instance), []
-        environ = instance.environ
-        command = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py"), "purge", str(file), "--yes"]
-        bulk = subprocess.Popen(
-            command, cwd=CHECKOUT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        bulk = instance.begin_flask("purge", str(file), "--yes")
         while "state-running" not in admin.get("/batches") and bulk.poll() is None:
             time.sleep(0.05)
         dice = random.Random(7)

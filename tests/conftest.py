@@ -9,7 +9,6 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 import time
 
 import pytest
@@ -23,7 +22,7 @@ from purge.cli.setup import add_user, upgrade_schema
 from purge.extensions import db, limiter
 from purge.models import Role
 from tests.browser import CDN, CHROMIUM, EXPECTED, serve_htmx
-from tests.instance import CHECKOUT, Instance
+from tests.instance import CHECKOUT, FLASK, Instance
 from tests.postgres import Postgres
 from tests.shop import make_stock
 
@@ -182,8 +181,7 @@ def worker(app, redis_url):
         settings = {"INSTANCE_PATH": app.config["INSTANCE_PATH"], "REDIS_URL": redis_url}
         environ = {**os.environ, **settings, "DATABASE_URL": app.config["SQLALCHEMY_DATABASE_URI"]}
         db.session.commit()
-        command = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py"), "worker"]
-        with subprocess.Popen(command, cwd=CHECKOUT, env=environ, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen([*FLASK, "worker"], cwd=CHECKOUT, env=environ, stderr=subprocess.DEVNULL) as process:
             until = time.monotonic() + seconds
             connection = queue.connect()
             waiting = [queue.queue(connection, name) for name in (queue.SINGLE, queue.BULK)]

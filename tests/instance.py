@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import closing, suppress
 from http.cookiejar import CookieJar
 from pathlib import Path
@@ -19,6 +20,7 @@ from pysqlite3 import dbapi2 as sqlite3
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
+FLASK = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py")]
 
 
 def free_port() -> int:
@@ -80,10 +82,22 @@ class Instance:
         with closing(sqlite3.connect(self.folder / "purge.db", timeout=60)) as connection:
             return connection.execute(question, values).fetchall()
 
+    def wait_for(self, what: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+        until = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < until, self.output
+            time.sleep(0.02)
+
     def flask(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         """A `flask` command against this installation's folder."""
-        command = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py"), *arguments]
-        return subprocess.run(command, cwd=CHECKOUT, env=self.environ, capture_output=True, text=True, **options)
+        return subprocess.run(
+            [*FLASK, *arguments], cwd=CHECKOUT, env=self.environ, capture_output=True, text=True, **options
+        )
+
+    def begin_flask(self, *arguments: str) -> subprocess.Popen:
+        """A `flask` command that goes on beside us; its output can be read at its end."""
+        quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        return subprocess.Popen([*FLASK, *arguments], cwd=CHECKOUT, env=self.environ, **quiet)
 
     def children(self) -> dict[int, str]:
         """Every process below the supervisor: id and command line."""

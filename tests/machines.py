@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -110,12 +109,6 @@ class Machines(Instance):
     def children(self) -> dict[int, str]:
         roots = {process.pid: program for program, process in self.running if process.poll() is None}
         return self.below(set(roots)) | {pid: f"flask {program}" for pid, program in roots.items()}
-
-    def wait_for(self, what: Callable[[], bool], seconds: float = START_SECONDS) -> None:
-        until = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < until, self.output
-            time.sleep(0.05)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self.redis.process.poll() is None:

@@ -4,8 +4,6 @@ import csv
 import json
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +11,7 @@ from typing import NamedTuple
 import redis
 
 from purge.batches import Outcome
-from tests.instance import CHECKOUT, Instance
+from tests.instance import START_SECONDS, Instance
 
 CUSTOMERS, ASKED = 6_000, 4_000
 
@@ -85,21 +83,7 @@ class Shop:
         return {**found, "customer": self.ask(f"SELECT * FROM customer WHERE id IN {ids} ORDER BY id")}
 
     def purge(self, *options: str) -> subprocess.Popen:
-        command = [
-            sys.executable,
-            "-m",
-            "flask",
-            "--app",
-            str(CHECKOUT / "app.py"),
-            "purge",
-            str(self.file),
-            "--yes",
-            "--json",
-        ]
-        purging = subprocess.Popen(
-            [*command, *options], env=self.instance.environ, cwd=CHECKOUT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        purging = self.instance.begin_flask("purge", str(self.file), "--yes", "--json", *options)
         self.purging.append(purging)
         return purging
 
@@ -111,11 +95,8 @@ class Shop:
     def purged(self) -> int:
         return self.ask("SELECT coalesce(sum(purged), 0) FROM chunk")[0][0]
 
-    def wait_for(self, what: Callable[[], bool], seconds: float = 60) -> None:
-        until = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < until, self.instance.output
-            time.sleep(0.02)
+    def wait_for(self, what: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+        self.instance.wait_for(what, seconds)
 
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url((self.instance.folder / "redis.url").read_text())

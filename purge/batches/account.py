@@ -18,6 +18,7 @@ RATE_CHUNKS = 10
 RATE_SECONDS = 60
 RESULTS_BLOCK = 65_536  # characters
 _SUMS = [cast(func.sum(getattr(Chunk, outcome)), BigInteger) for outcome in Outcome]  # PostgreSQL would say a decimal
+_WAITS = exists().where(Chunk.batch_id == Batch.id, Chunk.state == ChunkState.WAITING)
 _REASONS = {reason.value: reason for reason in (*Reason, *email_address.Problem)}
 
 
@@ -77,16 +78,14 @@ def total_outcomes() -> dict[Outcome, int]:
 def longest_still() -> tuple[int, timedelta] | None:
     """Of the running batches with waiting chunks, the one that has finished none for the longest, and for how long."""
     last = select(func.max(Chunk.finished_at)).where(Chunk.batch_id == Batch.id).scalar_subquery()
-    waits = exists().where(Chunk.batch_id == Batch.id, Chunk.state == ChunkState.WAITING)
-    running = select(Batch.id, Batch.moved_at, last).where(Batch.state == State.RUNNING, waits)
+    running = select(Batch.id, Batch.moved_at, last).where(Batch.state == State.RUNNING, _WAITS)
     still = {id: now() - max(filter(None, moved)) for id, *moved in db.session.execute(running)}
     return max(still.items(), key=lambda one: one[1], default=None)
 
 
 def oldest_pending() -> tuple[int, timedelta] | None:
     """Of the running batches with waiting chunks, the one confirmed first, and how long ago."""
-    waits = exists().where(Chunk.batch_id == Batch.id, Chunk.state == ChunkState.WAITING)
-    running = select(Batch.id, Batch.confirmed_at).where(Batch.state == State.RUNNING, waits)
+    running = select(Batch.id, Batch.confirmed_at).where(Batch.state == State.RUNNING, _WAITS)
     first = db.session.execute(running.order_by(Batch.confirmed_at).limit(1)).first()
     return first and (first.id, now() - first.confirmed_at)
 

@@ -1,21 +1,38 @@
 """The check: every row of the file gets an outcome or a customer's frozen id; then the file is destroyed."""
 
+import gc
 import json
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from itertools import islice
 
 from flask import current_app
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    LargeBinary,
+    MetaData,
+    Row,
+    Select,
+    String,
+    Table,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from purge.batches import upload
 from purge.batches.mapping import verdict
 from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
 from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
-from purge.evidence.ledger import fingerprinter, known
+from purge.evidence.ledger import LedgerEntry, fingerprinter
 from purge.extensions import alone, db, giving_way, insert_rows, now, reading
 from purge.intake import customer_csv
 from purge.models import Customer
@@ -24,6 +41,17 @@ BLOCK_ROWS = 5_000
 MOST_ATTEMPTS = 5
 LOCKS = 64  # on SQLite each is a file; two batches that share one are checked one after the other
 COLUMNS = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
+
+# A block of the file while it is matched: in SQLite's and PostgreSQL's own memory, and gone before the transaction ends.
+_BLOCK = Table(
+    "read_row",
+    MetaData(),
+    Column("row_number", PurgeRequest.row_number.type, primary_key=True, autoincrement=False),
+    Column("email_key", String),
+    Column("fingerprint", LargeBinary),
+    Column("problem", String),
+    prefixes=["TEMPORARY"],
+)
 
 
 class Overtaken(Exception):
@@ -37,12 +65,15 @@ def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
             return
         token = uuid.uuid4().hex
         batch = _begin(batch_id, token)
+        gc.freeze()  # what is loaded stays: to look through it for each few rows took a fifth of the time
         try:
             if batch and _stage(batch, token, keep_going):
                 _mark_duplicates(batch_id, token)
                 _plan(batch, token)
         except Overtaken:
             return
+        finally:
+            gc.unfreeze()
 
 
 def _begin(batch_id: int, token: str) -> Row | None:
@@ -74,12 +105,10 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
                 with db.engine.begin() as connection:  # to be told to stop is no failed attempt
                     _move(connection, batch.id, token, check_attempts=batch.check_attempts)
                 return False
-            read = [(row.number, *verdict(row, batch.email_column, batch.type_column)) for row in block]
+            read = [_read(row, batch, fingerprint) for row in block]
             with giving_way(db.engine), db.engine.begin() as connection:
                 _move(connection, batch.id, token, checked_rows=Batch.checked_rows + len(block))
-                insert_rows(
-                    connection, "purge_request", COLUMNS, list(_requests(connection, batch.id, read, fingerprint))
-                )
+                _request(connection, batch.id, read)
     return True
 
 
@@ -88,41 +117,47 @@ def _scalar(wanted: Select) -> bytes | None:
         return connection.scalar(wanted)
 
 
-def _requests(connection: Connection, batch_id: int, read: list[tuple], fingerprint) -> Iterator[tuple]:
+def _read(row: customer_csv.Row, batch: Row, fingerprint: Callable[[str], bytes]) -> tuple:
+    """What is written of a row: its number, the address's normal form and fingerprint, or what is wrong with it."""
+    key, problem = verdict(row, batch.email_column, batch.type_column)
+    return row.number, key, fingerprint(key) if key else None, problem
+
+
+def _request(connection: Connection, batch_id: int, read: list[tuple]) -> None:
     """The purge requests of a block: one customer's id is frozen; none or two are never deleted."""
-    ids = _customer_ids(connection, [key for _, key, _ in read if key])
-    prints = {key: fingerprint(key) for _, key, _ in read if key}
-    before = known(connection, [print for key, print in prints.items() if key not in ids])
-    for number, key, problem in read:
-        match key and ids.get(key, []):
-            case None:
-                yield batch_id, number, None, None, Outcome.INVALID.value, problem
-            case [id]:
-                yield batch_id, number, prints[key], id, None, None
-            case [_, *_]:
-                yield batch_id, number, prints[key], None, Outcome.HELD.value, Reason.SHARED_ADDRESS.value
-            case _ if prints[key] in before:
-                yield batch_id, number, prints[key], None, Outcome.ALREADY_PURGED.value, Reason.PURGED_BEFORE.value
-            case _:
-                yield batch_id, number, prints[key], None, Outcome.NOT_FOUND.value, None
-
-
-def _customer_ids(connection: Connection, keys: list[str]) -> dict[str, list[int]]:
-    """The customers who have these addresses, byte for byte."""
-    ids = defaultdict(list)
-    matching = select(Customer.email_key, Customer.id).where(erasure.among(Customer.email_key, keys, connection))
-    for key, id in connection.execute(matching).all():
-        ids[key].append(id)
-    return ids
+    _BLOCK.create(connection)
+    insert_rows(connection, _BLOCK.name, _BLOCK.c.keys(), read)
+    there, id = func.count(Customer.id), func.min(Customer.id)
+    purged_before = exists().where(LedgerEntry.fingerprint == _BLOCK.c.fingerprint)
+    outcome, reason = (
+        case(
+            (_BLOCK.c.problem.is_not(None), invalid),
+            (there == 1, None),
+            (there > 1, shared),
+            (purged_before, before),
+            else_=unknown,
+        )
+        for invalid, shared, before, unknown in (
+            (Outcome.INVALID, Outcome.HELD, Outcome.ALREADY_PURGED, Outcome.NOT_FOUND),
+            (_BLOCK.c.problem, Reason.SHARED_ADDRESS, Reason.PURGED_BEFORE, None),
+        )
+    )
+    found = (
+        select(literal(batch_id), _BLOCK.c.row_number, _BLOCK.c.fingerprint, case((there == 1, id)), outcome, reason)
+        .outerjoin_from(_BLOCK, Customer, Customer.email_key == _BLOCK.c.email_key)
+        .group_by(_BLOCK.c.row_number)
+    )
+    connection.execute(insert(PurgeRequest.__table__).from_select(COLUMNS, found))
+    _BLOCK.drop(connection)
 
 
 def _mark_duplicates(batch_id: int, token: str) -> None:
-    """Of the rows with one address, the first stands; the others are duplicates. So are those with one customer, whose
-    address changed while the check ran."""
+    """Of the rows with one customer, the first stands; the others are duplicates. So it is with one address of nobody."""
     rows = PurgeRequest.__table__
-    for same in (rows.c.fingerprint, rows.c.customer_id):
+    nobodys = rows.c.customer_id.is_(None) & rows.c.fingerprint.is_not(None)
+    for same, those in ((rows.c.customer_id, rows.c.customer_id.is_not(None)), (rows.c.fingerprint, nobodys)):
         nth = func.row_number().over(partition_by=same, order_by=rows.c.row_number).label("nth")
-        numbered = select(rows.c.row_number, nth).where(rows.c.batch_id == batch_id, same.is_not(None)).subquery()
+        numbered = select(rows.c.row_number, nth).where(rows.c.batch_id == batch_id, those).subquery()
         with reading(), db.engine.connect() as connection:
             repeated = list(connection.scalars(select(numbered.c.row_number).where(numbered.c.nth > 1)))
         for start in range(0, len(repeated), BLOCK_ROWS):

@@ -43,14 +43,15 @@ def erase(connection: Connection, erasure: ErasureMap, ids: list[int]) -> dict[s
 
 
 def count(connection: Connection, erasure: ErasureMap, ids: Select) -> dict[str, int]:
-    """What `erase` would touch for the customers `ids` selects: rows by table, and by column where a value is replaced."""
-    counted = Counter()
+    """What `erase` would touch for the customers `ids` selects, each once: rows by table, and by column where a value is replaced."""
+    counted, chosen = Counter(), ids.subquery()
+    (id,) = chosen.c
     for part in erasure.tables:
         replaced = {column: to for column, to in part.anonymised.items() if to is not None}
         columns = [func.count()] + [func.count().filter(column.is_distinct_from(to)) for column, to in replaced.items()]
         names = [part.table.name] + [f"{part.table.name}.{column.name}" for column in replaced]
         for link in part.links:
-            rows = connection.execute(select(*columns).select_from(part.table).where(link.in_(ids))).one()
+            rows = connection.execute(select(*columns).join_from(chosen, part.table, link == id)).one()
             counted.update(dict(zip(names, rows, strict=True)))
     return dict(counted)
 

@@ -29,8 +29,14 @@ class LedgerEntry(db.Model):
 
 def fingerprinter() -> Callable[[str], bytes]:
     """What turns a normal form (purge.email_address) into its fingerprint: HMAC-SHA-256, 32 bytes."""
-    key = current_app.config["LEDGER_KEY"]
-    return lambda email_key: hmac.digest(key, email_key.encode(), "sha256")
+    keyed = hmac.new(current_app.config["LEDGER_KEY"], digestmod="sha256")
+
+    def fingerprint(email_key: str) -> bytes:
+        begun = keyed.copy()  # half the time of beginning with the key
+        begun.update(email_key.encode())
+        return begun.digest()
+
+    return fingerprint
 
 
 def enter(connection: Connection, purged: Select) -> None:
@@ -38,12 +44,6 @@ def enter(connection: Connection, purged: Select) -> None:
     columns = ["fingerprint", "batch_id", "purged_at"]
     moment = literal(now(), LedgerEntry.purged_at.type).label("purged_at")
     connection.execute(insert(LedgerEntry.__table__).from_select(columns, purged.add_columns(moment)))
-
-
-def known(connection: Connection, fingerprints: list[bytes]) -> set[bytes]:
-    """Those of the fingerprints that somebody purged has."""
-    asked = select(LedgerEntry.fingerprint).where(LedgerEntry.fingerprint.in_(fingerprints))
-    return set(connection.scalars(asked)) if fingerprints else set()
 
 
 def entries(typed: str) -> tuple[list[LedgerEntry], Problem | None]:

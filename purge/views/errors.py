@@ -12,6 +12,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, NotFound, SecurityErr
 from purge.extensions import db
 
 HEARD_OUT, BLOCK = 1 << 30, 1 << 16  # bytes
+UNSURE = "Whether this click was done is not certain: look at the batch or the customer before you try again."
 SENTENCES = {
     400: ("This request could not be read", "Go back, reload the page and try again."),
     401: ("This needs a token", "See METRICS_TOKEN."),
@@ -22,12 +23,11 @@ SENTENCES = {
     429: ("Too many tries", "Wait a minute, then try again."),
     500: (
         "Something went wrong on our side",
-        "Nothing was deleted by this click. Try again; if it stays, tell your administrator.",
+        f"{UNSURE} If it stays, tell your administrator.",
     ),
     503: (
         "The database does not take this now",
-        "It may be starting again, or its disk is full. Whether this click was done is not certain: look at the batch or the "
-        "customer before you try again. If it stays, tell your administrator.",
+        f"It may be starting again, or its disk is full. {UNSURE} If it stays, tell your administrator.",
     ),
 }
 
