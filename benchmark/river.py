@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import event
+from sqlalchemy.engine.cursor import CursorFetchStrategy
 
 from app import create_app
 from purge import batches
@@ -43,7 +44,8 @@ def main(file: str, workers: str = "1") -> dict:
 @contextmanager
 def _in_sql() -> Iterator[Counter]:
     """This process's seconds in SQL, by what is done with which table."""
-    seconds, began, commit = Counter(), [], db.engine.dialect.do_commit
+    seconds, began = Counter(), []
+    commit, fetch = db.engine.dialect.do_commit, CursorFetchStrategy.fetchall
 
     def before(*_):
         began.append(time.perf_counter())
@@ -57,11 +59,18 @@ def _in_sql() -> Iterator[Counter]:
         commit(connection)
         after(None, None, "COMMIT")
 
+    def timed_fetch(strategy, result, cursor):  # SQLite looks for its rows when they are fetched
+        before()
+        rows = fetch(strategy, result, cursor)
+        after(None, None, "FETCH")
+        return rows
+
+    CursorFetchStrategy.fetchall = timed_fetch
     event.listen(db.engine, "before_cursor_execute", before)
     event.listen(db.engine, "after_cursor_execute", after)
     db.engine.dialect.do_commit = timed_commit
     yield seconds
-    db.engine.dialect.do_commit = commit
+    db.engine.dialect.do_commit, CursorFetchStrategy.fetchall = commit, fetch
 
 
 def _run(batch_id: int, workers: int) -> None:

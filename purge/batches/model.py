@@ -226,7 +226,8 @@ class PurgeRequest(db.Model):
 
     __tablename__ = "purge_request"
 
-    batch_id: Mapped[int] = mapped_column(ForeignKey("batch.id"), primary_key=True, info=ACCOUNT)
+    # No foreign key: PostgreSQL would look the batch up for each row, and whoever writes the rows has it locked.
+    batch_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, info=ACCOUNT)
     row_number: Mapped[int] = mapped_column(
         primary_key=True, autoincrement=False, info=ACCOUNT
     )  # as a spreadsheet counts
