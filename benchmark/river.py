@@ -59,13 +59,14 @@ def _in_sql() -> Iterator[Counter]:
         commit(connection)
         after(None, None, "COMMIT")
 
-    def timed_fetch(strategy, result, cursor):  # SQLite looks for its rows when they are fetched
+    def timed_fetch(strategy, result, cursor):
         before()
         rows = fetch(strategy, result, cursor)
         after(None, None, "FETCH")
         return rows
 
-    CursorFetchStrategy.fetchall = timed_fetch
+    if db.engine.dialect.name == "sqlite":  # it looks for its rows when they are fetched
+        CursorFetchStrategy.fetchall = timed_fetch
     event.listen(db.engine, "before_cursor_execute", before)
     event.listen(db.engine, "after_cursor_execute", after)
     db.engine.dialect.do_commit = timed_commit

@@ -38,6 +38,12 @@ def test_every_foreign_key_has_an_index(table):
 
 
 @pytest.mark.parametrize("part", read_map(db.metadata).tables, ids=lambda part: part.table.name)
+def test_a_row_that_two_customers_share_may_wait_for_the_end_of_the_transaction(part):
+    for link in part.links:
+        assert all((key.initially == "DEFERRED") == part.is_shared for key in link.foreign_keys)
+
+
+@pytest.mark.parametrize("part", read_map(db.metadata).tables, ids=lambda part: part.table.name)
 def test_what_happens_to_a_table_is_announced_and_agrees_with_its_columns(part):
     assert part.rule.told
     actions = {column.info["erasure"].action for column in part.table.columns}

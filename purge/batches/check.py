@@ -26,6 +26,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.schema import CreateTable
 
 from purge.batches import upload
 from purge.batches.mapping import verdict
@@ -42,7 +43,7 @@ MOST_ATTEMPTS = 5
 LOCKS = 64  # on SQLite each is a file; two batches that share one are checked one after the other
 COLUMNS = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
 
-# A block of the file while it is matched: in SQLite's and PostgreSQL's own memory, and gone before the transaction ends.
+# A block of the file while it is matched: in SQLite's or PostgreSQL's own memory, and emptied before the transaction ends.
 _BLOCK = Table(
     "read_row",
     MetaData(),
@@ -51,6 +52,7 @@ _BLOCK = Table(
     Column("fingerprint", LargeBinary),
     Column("problem", String),
     prefixes=["TEMPORARY"],
+    postgresql_on_commit="DELETE ROWS",  # where a deleted row of a temporary table would stay
 )
 
 
@@ -68,6 +70,7 @@ def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
         gc.freeze()  # what is loaded stays: to look through it for each few rows took a fifth of the time
         try:
             if batch and _stage(batch, token, keep_going):
+                _analyze()
                 _mark_duplicates(batch_id, token)
                 _plan(batch, token)
         except Overtaken:
@@ -112,6 +115,13 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
     return True
 
 
+def _analyze() -> None:
+    """PostgreSQL would take the new rows for few, and read them all again and again."""
+    if db.engine.dialect.name == "postgresql":
+        with db.engine.begin() as connection:
+            connection.exec_driver_sql("ANALYZE purge_request")
+
+
 def _scalar(wanted: Select) -> bytes | None:
     with reading(), db.engine.connect() as connection:
         return connection.scalar(wanted)
@@ -125,7 +135,7 @@ def _read(row: customer_csv.Row, batch: Row, fingerprint: Callable[[str], bytes]
 
 def _request(connection: Connection, batch_id: int, read: list[tuple]) -> None:
     """The purge requests of a block: one customer's id is frozen; none or two are never deleted."""
-    _BLOCK.create(connection)
+    connection.execute(CreateTable(_BLOCK, if_not_exists=True))
     insert_rows(connection, _BLOCK.name, _BLOCK.c.keys(), read)
     there, id = func.count(Customer.id), func.min(Customer.id)
     purged_before = exists().where(LedgerEntry.fingerprint == _BLOCK.c.fingerprint)
@@ -148,16 +158,16 @@ def _request(connection: Connection, batch_id: int, read: list[tuple]) -> None:
         .group_by(_BLOCK.c.row_number)
     )
     connection.execute(insert(PurgeRequest.__table__).from_select(COLUMNS, found))
-    _BLOCK.drop(connection)
+    connection.execute(delete(_BLOCK))
 
 
 def _mark_duplicates(batch_id: int, token: str) -> None:
-    """Of the rows with one customer, the first stands; the others are duplicates. So it is with one address of nobody."""
+    """Of the rows with one address, the first stands; the others are duplicates. So are those with one customer, whose
+    address changed while the check ran."""
     rows = PurgeRequest.__table__
-    nobodys = rows.c.customer_id.is_(None) & rows.c.fingerprint.is_not(None)
-    for same, those in ((rows.c.customer_id, rows.c.customer_id.is_not(None)), (rows.c.fingerprint, nobodys)):
+    for same in (rows.c.fingerprint, rows.c.customer_id):
         nth = func.row_number().over(partition_by=same, order_by=rows.c.row_number).label("nth")
-        numbered = select(rows.c.row_number, nth).where(rows.c.batch_id == batch_id, those).subquery()
+        numbered = select(rows.c.row_number, nth).where(rows.c.batch_id == batch_id, same.is_not(None)).subquery()
         with reading(), db.engine.connect() as connection:
             repeated = list(connection.scalars(select(numbered.c.row_number).where(numbered.c.nth > 1)))
         for start in range(0, len(repeated), BLOCK_ROWS):
@@ -173,9 +183,6 @@ def _plan(batch: Row, token: str) -> None:
     frozen = select(PurgeRequest.customer_id).where(
         PurgeRequest.batch_id == batch.id, PurgeRequest.customer_id.is_not(None)
     )
-    if db.engine.dialect.name == "postgresql":  # it would take the new rows for few, and read them all for each chunk
-        with db.engine.begin() as connection:
-            connection.exec_driver_sql("ANALYZE purge_request")
     with reading(), db.engine.connect() as connection:
         falls = erasure.count(connection, read_map(db.metadata), frozen)
         customers = connection.scalar(select(func.count()).select_from(Customer))

@@ -49,6 +49,11 @@ class TableErasure:
     links: tuple[Column, ...]
 
     @property
+    def is_shared(self) -> bool:
+        """Whether a row may be of two customers; then its foreign keys wait for the transaction's end."""
+        return len(self.links) > 1
+
+    @property
     def anonymised(self) -> dict[Column, Any]:
         """Every column that is emptied, but for the links, and what it becomes."""
         return {
@@ -60,7 +65,7 @@ class TableErasure:
 
 @dataclass(frozen=True)
 class ErasureMap:
-    """The tables that hold something of a customer, leaves first; the customer itself stands apart, for it goes last."""
+    """The tables that hold something of a customer, leaves first; the customer itself stands apart."""
 
     customer: Table
     tables: tuple[TableErasure, ...]

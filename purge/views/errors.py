@@ -2,16 +2,19 @@
 
 import errno
 import sys
+import time
+from contextlib import suppress
 from http import HTTPStatus
 
-from flask import Flask, Response, current_app, render_template, request
+from flask import Flask, current_app, g, render_template, request
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DataError, OperationalError
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound, SecurityError, ServiceUnavailable
 
 from purge.extensions import db
 
-HEARD_OUT, BLOCK = 1 << 30, 1 << 16  # bytes
+HEARD_SECONDS = 60
+BLOCK = 1 << 16  # bytes
 UNSURE = "Whether this click was done is not certain: look at the batch or the customer before you try again."
 SENTENCES = {
     400: ("This request could not be read", "Go back, reload the page and try again."),
@@ -40,12 +43,13 @@ def register(app: Flask) -> None:
     app.register_error_handler(DataError, _impossible)
     app.register_error_handler(OperationalError, lambda _: _out_of_reach())
     app.register_error_handler(OSError, _no_room)
-    app.after_request(_hear_out)
     app.register_error_handler(SecurityError, lambda _: ("This is not an address of ours. See ALLOWED_HOSTS.", 400))
 
 
 def _show(error: HTTPException):
     db.session.rollback()
+    if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        _hear_out()
     title, advice = SENTENCES.get(error.code, (error.name, "Go back and try again."))
     return render_template("error.html", code=error.code, title=title, advice=advice), error.code
 
@@ -68,16 +72,22 @@ def _no_room(error: OSError):
     """For an upload that is larger than what stays in memory, and for locks."""
     if error.errno != errno.ENOSPC:
         raise error
+    _hear_out()
     return _out_of_reach()
 
 
-def _hear_out(response: Response) -> Response:
-    """Read what is still being sent: a proxy whose file is cut off shows an error of its own instead of our answer."""
-    if response.status_code >= HTTPStatus.BAD_REQUEST and request.method == "POST":
-        for _ in range(HEARD_OUT // BLOCK):
-            if not request.environ["wsgi.input"].read(BLOCK):
-                break
-    return response
+def _hear_out() -> None:
+    """Read what is still being sent: a proxy whose file is cut off shows an error of its own instead of our answer.
+
+    Only for those the door let in, and not for ever; gunicorn says where a body ends.
+    """
+    if "_login_user" not in g or not g._login_user.is_authenticated or not request.environ.get("wsgi.input_terminated"):
+        return
+    db.session.rollback()  # nobody waits for us meanwhile
+    until = time.monotonic() + HEARD_SECONDS
+    with suppress(OSError):  # they have gone
+        while time.monotonic() < until and request.environ["wsgi.input"].read(BLOCK):
+            pass
 
 
 def _stale(_error: CSRFError):
