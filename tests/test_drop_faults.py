@@ -7,10 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from paramiko import SFTPAttributes
@@ -119,6 +121,17 @@ def test_a_file_that_shrinks_or_grows_while_it_is_read_is_not_run(server, connec
         assert not db.session.scalars(select(Batch)).all() or file.state is not FileState.SEEN
     assert "announced with" in connection.last_error
     assert db.session.scalar(select(func.count()).select_from(Customer)) == 1
+
+
+def test_our_own_full_disk_is_not_told_as_the_servers(server, connection, monkeypatch):
+    put(server, "people.csv", "ann@people.com")
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "r+b", buffering=0))
+        for _ in range(2):
+            look(connection)
+    trouble = db.session.scalar(select(DroppedFile.trouble))
+    assert trouble == "The file could not be kept here while it was read: no space left on device."
+    it_ends_well(server, connection)
 
 
 def test_a_file_that_never_comes_whole_is_quarantined_after_some_attempts(server, connection):

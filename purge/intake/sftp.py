@@ -171,7 +171,7 @@ class Drop:
                 if read > max_bytes:
                     raise TooLarge(f"The file grew beyond {max_bytes / 1e6:,.0f} MB while it was read.")
                 self._keep_pace(began, read)
-                into.write(block)
+                _keep(into, block)
         after = self.look(entry.name)
         if read != entry.size or after != entry:
             raise NotWhole(f"The file was announced with {entry.size:,} bytes, and {read:,} came.")
@@ -338,6 +338,13 @@ def _as_openssh(pkcs8: str) -> str:
         openssh = serialization.PrivateFormat.OpenSSH
         return key.private_bytes(serialization.Encoding.PEM, openssh, serialization.NoEncryption()).decode("ascii")
     return pkcs8
+
+
+def _keep(into: BinaryIO, block: bytes) -> None:
+    try:
+        into.write(block)
+    except OSError as error:  # the server is not to blame
+        raise Trouble(f"The file could not be kept here while it was read: {(error.strerror or '').lower()}.") from None
 
 
 def _entry(name: str, found: paramiko.SFTPAttributes) -> Entry:
