@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from purge.batches.model import Batch, Chunk, ChunkState, Door, Outcome, PurgeRequest, Reason, State
@@ -17,6 +17,7 @@ from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
 from purge.evidence.ledger import enter, fingerprinter
 from purge.extensions import db, giving_way, now, reading
+from purge.garbage import loaded_stays
 from purge.models import Customer
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class ChunkRefused(Exception):
         self.chunk = chunk
 
 
+@loaded_stays()
 def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> bool:
     """Carry out the batch's waiting chunks until none is left to us, or we are told to stop: then True.
 
@@ -110,13 +112,13 @@ def _fitting(last: Ran | None) -> int:
 
 
 def _claim(connection: Connection, batch_id: int, most: int) -> Row | None:
-    """The next waiting chunk, or the first `most` of its requests, ours until the transaction ends; None when there is
+    """A waiting chunk, or the first `most` of its requests, ours until the transaction ends; None when there is
     none or the batch stands still."""
     with_state = select(Chunk.__table__, Batch.state.label("batch_state")).join(Batch, Batch.id == Chunk.batch_id)
     waiting = (
         with_state.where(Chunk.batch_id == batch_id, Chunk.state == ChunkState.WAITING)
         .where(Batch.state.in_([State.RUNNING, State.CANCELLING]))
-        .order_by(Chunk.first_customer_id)
+        .order_by(func.random())  # neighbours often share referrals, and two workers at them would wait for each other
         .limit(1)
         .with_for_update(of=Chunk, skip_locked=True)
     )
