@@ -15,6 +15,7 @@ test: .venv/tests lint
 soak: .venv/tests
 	@bash tests/system-packages
 	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak --database postgresql
 
 bench: .venv/app
 	@bash tests/system-packages
