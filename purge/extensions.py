@@ -155,6 +155,7 @@ def prepare_sqlite(engine: Engine) -> None:
             "busy_timeout=60000",  # longer than writing the file anew takes (purge.erasure.residue)
             "cache_size=-65536",
             "temp_store=MEMORY",
+            "soft_heap_limit=100000000",  # of all connections together
             "wal_autocheckpoint=64000",  # 256 MB: a page that many chunks touch is written back once
         ):
             connection.execute(f"PRAGMA {pragma}")

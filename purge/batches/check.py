@@ -2,9 +2,12 @@
 
 import json
 import uuid
+from collections import ChainMap
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from itertools import islice
+from typing import Any
 
 from flask import current_app
 from sqlalchemy import (
@@ -34,11 +37,11 @@ from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
 from purge.evidence.ledger import LedgerEntry, fingerprinter
 from purge.extensions import alone, db, giving_way, insert_rows, now, reading
-from purge.garbage import loaded_stays
 from purge.intake import customer_csv
 from purge.models import Customer
+from purge.pace import ahead, loaded_stays, together
 
-BLOCK_ROWS = 5_000
+BLOCK_ROWS = 20_000  # the fewer, the less often SQLite writes a page again that rows of several blocks fall on
 MOST_ATTEMPTS = 5
 LOCKS = 64  # on SQLite each is a file; two batches that share one are checked one after the other
 COLUMNS = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
@@ -53,6 +56,9 @@ _BLOCK = Table(
     Column("problem", String),
     prefixes=["TEMPORARY"],
     postgresql_on_commit="DELETE ROWS",  # where a deleted row of a temporary table would stay
+)
+_READ_FROM_JSON = (
+    f"INSERT INTO {_BLOCK.name} SELECT value->>0, value->>1, unhex(value->>2), value->>3 FROM json_each(?)"
 )
 
 
@@ -100,16 +106,15 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
     """Every row becomes a purge request, a block at a time; False when told to stop."""
     fingerprint = fingerprinter()
     with upload.open_upload(batch.id, _scalar) as file:
-        rows = customer_csv.read_rows(file, batch.encoding, batch.delimiter)
-        for block in iter(lambda: list(islice(rows, BLOCK_ROWS)), []):
+        rows = (_read(row, batch, fingerprint) for row in customer_csv.read_rows(file, batch.encoding, batch.delimiter))
+        for block in ahead(iter(lambda: list(islice(rows, BLOCK_ROWS)), [])):
             if not keep_going():
                 with db.engine.begin() as connection:  # to be told to stop is no failed attempt
                     _move(connection, batch.id, token, check_attempts=batch.check_attempts)
                 return False
-            read = [_read(row, batch, fingerprint) for row in block]
             with giving_way(db.engine), db.engine.begin() as connection:
                 _move(connection, batch.id, token, checked_rows=Batch.checked_rows + len(block))
-                _request(connection, batch.id, read)
+                _request(connection, batch.id, block)
     return True
 
 
@@ -121,8 +126,7 @@ def _analyze() -> None:
 
 
 def _scalar(wanted: Select) -> bytes | None:
-    with reading(), db.engine.connect() as connection:
-        return connection.scalar(wanted)
+    return _ask(lambda connection: connection.scalar(wanted))
 
 
 def _read(row: customer_csv.Row, batch: Row, fingerprint: Callable[[str], bytes]) -> tuple:
@@ -131,10 +135,14 @@ def _read(row: customer_csv.Row, batch: Row, fingerprint: Callable[[str], bytes]
     return row.number, key, fingerprint(key) if key else None, problem
 
 
-def _request(connection: Connection, batch_id: int, read: list[tuple]) -> None:
+def _request(connection: Connection, batch_id: int, block: list[tuple]) -> None:
     """The purge requests of a block: one customer's id is frozen; none or two are never deleted."""
     connection.execute(CreateTable(_BLOCK, if_not_exists=True))
-    insert_rows(connection, _BLOCK.name, _BLOCK.c.keys(), read)
+    if connection.dialect.name == "sqlite":  # at once: row by row, each would wait for the thread that reads on
+        told = json.dumps([(number, key, print and print.hex(), problem) for number, key, print, problem in block])
+        connection.exec_driver_sql(_READ_FROM_JSON, (told,))
+    else:
+        insert_rows(connection, _BLOCK.name, _BLOCK.c.keys(), block)
     there, id = func.count(Customer.id), func.min(Customer.id)
     purged_before = exists().where(LedgerEntry.fingerprint == _BLOCK.c.fingerprint)
     outcome, reason = (
@@ -181,11 +189,16 @@ def _plan(batch: Row, token: str) -> None:
     frozen = select(PurgeRequest.customer_id).where(
         PurgeRequest.batch_id == batch.id, PurgeRequest.customer_id.is_not(None)
     )
-    with reading(), db.engine.connect() as connection:
-        falls = erasure.count(connection, read_map(db.metadata), frozen)
-        customers = connection.scalar(select(func.count()).select_from(Customer))
-        outcomes = _settled(connection, batch.id)
-        chunks = [row._asdict() for row in connection.execute(_cut(frozen))]
+    *falls, customers, outcomes, chunks = together(
+        _ask,
+        [
+            *(partial(erasure.count_in, part=part, ids=frozen) for part in read_map(db.metadata).tables),
+            _customers,
+            partial(_settled, batch_id=batch.id),
+            partial(_cut, frozen=frozen),
+        ],
+    )
+    falls = dict(ChainMap(*falls))
     planned = sum(chunk["requests"] for chunk in chunks)
     shown = json.dumps([batch.id, token, planned, customers, outcomes, falls], sort_keys=True)
     ready = {
@@ -205,6 +218,15 @@ def _plan(batch: Row, token: str) -> None:
             connection.execute(insert(Chunk).values(batch_id=batch.id, state=ChunkState.WAITING, **chunk))
 
 
+def _ask(question: Callable[[Connection], Any]) -> Any:
+    with reading(), db.engine.connect() as connection:
+        return question(connection)
+
+
+def _customers(connection: Connection) -> int:
+    return connection.scalar(select(func.count()).select_from(Customer))
+
+
 def _settled(connection: Connection, batch_id: int) -> dict[str, int]:
     """How many rows the check itself settled, by outcome."""
     rows = PurgeRequest.__table__
@@ -212,7 +234,7 @@ def _settled(connection: Connection, batch_id: int) -> dict[str, int]:
     return {outcome.value: number for outcome, number in connection.execute(counted.group_by(rows.c.outcome))}
 
 
-def _cut(frozen):
+def _cut(connection: Connection, frozen: Select) -> list[dict]:
     """Chunks by customer id and not by row, so that a chunk's deletions fall close together on the disk."""
     id = frozen.selected_columns[0]
     nth = (func.row_number().over(order_by=id) - 1) // current_app.config["CHUNK_SIZE"]
@@ -222,7 +244,8 @@ def _cut(frozen):
         func.max(ranked.c.customer_id).label("last_customer_id"),
         func.count().label("requests"),
     )
-    return select(*bounds).group_by(ranked.c.nth).order_by(ranked.c.nth)
+    chunks = select(*bounds).group_by(ranked.c.nth).order_by(ranked.c.nth)
+    return [row._asdict() for row in connection.execute(chunks)]
 
 
 def _move(connection: Connection, batch_id: int, token: str, **values) -> None:

@@ -17,8 +17,8 @@ from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
 from purge.evidence.ledger import enter, fingerprinter
 from purge.extensions import db, giving_way, now, reading
-from purge.garbage import loaded_stays
 from purge.models import Customer
+from purge.pace import loaded_stays
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    String,
     any_,
     cast,
     column,
@@ -22,6 +21,7 @@ from sqlalchemy import (
     table,
     update,
 )
+from sqlalchemy.types import NullType
 
 from purge.erasure.map import Action, ErasureMap, TableErasure
 
@@ -46,15 +46,22 @@ def erase(connection: Connection, erasure: ErasureMap, ids: list[int]) -> dict[s
 
 def count(connection: Connection, erasure: ErasureMap, ids: Select) -> dict[str, int]:
     """What `erase` would touch: rows by table, and by column where a value is replaced. `ids` selects each customer once."""
+    counted = {}
+    for part in erasure.tables:
+        counted |= count_in(connection, part, ids)
+    return counted
+
+
+def count_in(connection: Connection, part: TableErasure, ids: Select) -> dict[str, int]:
+    """The same of one table."""
     counted, chosen = Counter(), ids.subquery()
     (id,) = chosen.c
-    for part in erasure.tables:
-        replaced = {column: to for column, to in part.anonymised.items() if to is not None}
-        columns = [func.count()] + [func.count().filter(column.is_distinct_from(to)) for column, to in replaced.items()]
-        names = [part.table.name] + [f"{part.table.name}.{column.name}" for column in replaced]
-        for link in part.links:
-            rows = connection.execute(select(*columns).join_from(chosen, part.table, link == id)).one()
-            counted.update(dict(zip(names, rows, strict=True)))
+    replaced = {column: to for column, to in part.anonymised.items() if to is not None}
+    columns = [func.count()] + [func.count().filter(column.is_distinct_from(to)) for column, to in replaced.items()]
+    names = [part.table.name] + [f"{part.table.name}.{column.name}" for column in replaced]
+    for link in part.links:
+        rows = connection.execute(select(*columns).join_from(chosen, part.table, link == id)).one()
+        counted.update(dict(zip(names, rows, strict=True)))
     return dict(counted)
 
 
@@ -78,8 +85,8 @@ def _choose(connection: Connection, ids: list[int]) -> Chosen:
 
 
 def _array(values: list[int]) -> ColumnElement:
-    """PostgreSQL's."""
-    return cast(literal(f"{{{','.join(map(str, values))}}}", String), ARRAY(BigInteger))
+    """PostgreSQL's. Not told to be a text: the planner could not look into that, and read whole tables to be safe."""
+    return cast(literal(f"{{{','.join(map(str, values))}}}", NullType()), ARRAY(BigInteger))
 
 
 def _erase_from(connection: Connection, part: TableErasure, chosen: Chosen) -> int:
