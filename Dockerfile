@@ -3,7 +3,7 @@ WORKDIR /opt/purge
 COPY requirements.txt .
 RUN pip install --no-cache-dir -r requirements.txt
 COPY . .
-RUN useradd --system purge && install -d -o purge -m 700 /var/lib/purge
+RUN useradd --system purge
 USER purge
-ENV INSTANCE_PATH=/var/lib/purge PYTHONUNBUFFERED=1
+ENV INSTANCE_PATH=/tmp/purge PYTHONUNBUFFERED=1
 CMD ["deploy/web"]

@@ -35,6 +35,7 @@ POSTGRESQL_OPTIONS = {
     "connect_args": {
         "connect_timeout": 10,
         "application_name": "purge",
+        "client_encoding": "utf8",  # a database without an encoding would answer in bytes, and not be refused in a sentence
         "options": " ".join(f"-c {name}={value}" for name, value in SESSION.items()),
         "keepalives_idle": 30,
         "keepalives_interval": 10,

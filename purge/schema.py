@@ -14,7 +14,7 @@ OLDEST_POSTGRESQL = 15
 
 def misfits(connection: Connection) -> list[str]:
     """What keeps the app from working on this database, a sentence each, with what to do; quick enough to be asked often."""
-    return [*_behind(connection), *_unfit_postgresql(connection)]
+    return [*_behind(connection), *unfit_server(connection), *_without_extension(connection)]
 
 
 def missing(connection: Connection) -> list[str]:
@@ -35,7 +35,8 @@ def _newest() -> str:
     return ScriptDirectory.from_config(migrate.migrate.get_config(migrate.directory)).get_current_head()
 
 
-def _unfit_postgresql(connection: Connection) -> list[str]:
+def unfit_server(connection: Connection) -> list[str]:
+    """What keeps even the schema from being made."""
     if connection.dialect.name != "postgresql":
         return []
 
@@ -50,14 +51,20 @@ def _unfit_postgresql(connection: Connection) -> list[str]:
             "SHOW timezone"
         )
         == "UTC",
-        "The extension pg_trgm is missing: CREATE EXTENSION pg_trgm.": shown(
-            "SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'"
-        ),
         "PostgreSQL was built without ICU, which folds what is searched for: take a build with it.": shown(
             "SELECT count(*) FROM pg_collation WHERE collname = 'und-x-icu'"
         ),
     }
     return [sentence for sentence, is_so in wanted.items() if not is_so]
+
+
+def _without_extension(connection: Connection) -> list[str]:
+    if (
+        connection.dialect.name != "postgresql"
+        or connection.exec_driver_sql("SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'").scalar()
+    ):
+        return []
+    return ["The extension pg_trgm is missing: CREATE EXTENSION pg_trgm."]
 
 
 def _without_index(connection: Connection) -> list[str]:

@@ -13,8 +13,10 @@ from purge import batches, schema
 from purge.batches import Outcome, State
 from purge.batches.model import Chunk
 from purge.customers import Asked, Sort, find
+from purge.erasure.engine import among
 from purge.extensions import db
-from tests.instance import Instance
+from purge.models import Customer
+from tests.instance import Instance, free_port
 from tests.people import add_customer, refuse
 from tests.postgres import Postgres
 from tests.shop import Shop, make_stock
@@ -135,10 +137,24 @@ def test_a_database_that_does_not_fit_is_said_before_anything_starts(tmp_path, p
     postgres.ask("postgres", "DROP DATABASE IF EXISTS unfit")
     postgres.ask("postgres", f"CREATE DATABASE unfit TEMPLATE template0 LOCALE 'C' {made_with}")
     instance = Instance(tmp_path / "unfit", DATABASE_URL=postgres.url("unfit"))
-    for command in (["worker"], ["schedule"]):
+    for command in (["worker"], ["schedule"], *([["init-db"]] if "encoding" in words else [])):
         told = instance.flask(*command, timeout=60)
         assert told.returncode == 2 and words in told.stderr, told.stderr
     assert words in instance.flask("doctor").stdout
+
+
+def test_init_db_on_three_machines_at_once_makes_one_schema(tmp_path, postgres):
+    url = postgres.url(postgres.make())
+    machines = [Instance(tmp_path / str(number), DATABASE_URL=url).begin_flask("init-db") for number in range(3)]
+    told = [(machine.communicate()[0], machine.returncode) for machine in machines]
+    assert [code for _, code in told] == [0, 0, 0], told
+
+
+def test_a_database_out_of_reach_is_said_by_init_db(tmp_path):
+    nowhere = f"postgresql://purge:sesame@127.0.0.1:{free_port()}/purge"
+    told = Instance(tmp_path / "nowhere", DATABASE_URL=nowhere).flask("init-db")
+    assert told.returncode == 2 and "cannot be reached" in told.stderr
+    assert "Traceback" not in told.stderr and "sesame" not in told.stderr
 
 
 def test_what_a_database_lacks_is_named(app):
@@ -150,6 +166,14 @@ def test_what_a_database_lacks_is_named(app):
             assert "order.customer_id" in sentence or "UTC" in sentence
             connection.rollback()
             connection.invalidate()
+
+
+def test_the_planner_sees_whom_a_chunk_holds(app):
+    """Where it sees only an expression, it reads whole tables of those it knows nothing of yet."""
+    with db.engine.connect() as connection:
+        asked = select(Customer.id).where(among(Customer.id, [1, 2], connection)).compile(db.engine)
+        plan = connection.exec_driver_sql(f"EXPLAIN {asked}", asked.params).scalars().all()
+    assert "ANY ('{1,2}'::bigint[])" in "\n".join(plan)
 
 
 def test_the_index_of_names_needs_no_search_path(app):

@@ -1,18 +1,20 @@
 """`flask init-db`, `flask users` and `flask demo-data`: what an installation needs before anybody signs in."""
 
-import fcntl
 import logging
 import secrets
+import time
 from pathlib import Path
 
 import click
 from flask import current_app
 from flask.cli import with_appcontext
 from flask_migrate import upgrade
+from sqlalchemy.exc import OperationalError
 
 from purge import demo_data as demo
-from purge import email_address
-from purge.extensions import db
+from purge import email_address, schema
+from purge.config import ConfigError
+from purge.extensions import alone, db, reading
 from purge.models import Role, User
 
 
@@ -20,6 +22,14 @@ from purge.models import Role, User
 @with_appcontext
 def init_db() -> None:
     """Make the database's tables, or bring them up to date. Safe to repeat."""
+    try:
+        with reading(), db.engine.connect() as connection:
+            sentences = schema.unfit_server(connection)
+    except OperationalError as error:
+        told, *_ = str(error.orig).splitlines()
+        raise ConfigError(f"The database cannot be reached: {told}") from None
+    if sentences:
+        raise ConfigError(" ".join(sentences))
     upgrade_schema()
     click.echo("The database is up to date.")
 
@@ -78,11 +88,14 @@ def demo_data(customers: int, seed: int, purge_csv: Path | None, rows: int) -> N
 
 
 def upgrade_schema() -> None:
-    """Alembic's upgrade; of two at once, the second waits and finds nothing to do."""
+    """Alembic's upgrade; of two at once, on whatever machines, the second waits and finds nothing to do."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    with open(Path(current_app.config["INSTANCE_PATH"]) / ".schema.lock", "w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        upgrade(directory=current_app.extensions["migrate"].directory)
+    while True:
+        with alone(db.engine, "schema") as is_alone:
+            if is_alone:
+                upgrade(directory=current_app.extensions["migrate"].directory)
+                return
+        time.sleep(0.2)  # to wait inside the database would keep an index from being built beside its users
 
 
 def add_user(email: str, role: Role, password: str | None = None) -> str:
