@@ -12,18 +12,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
 from app import create_app
-from benchmark import crowd, drop, postgresql
+from benchmark import crowd, drop, postgresql, sizes
 from benchmark.customers import MISS, filtered_times, list_times, p95, search_times, single_purges, without_the_index
+from benchmark.sizes import Files
 from benchmark.yardsticks import like, one_by_one, raw_sql
 from purge import batches
 from purge.batches import Door
 from purge.cli.setup import add_user, upgrade_schema
 from purge.config import CHECKOUT
-from purge.demo_data import make_demo_data, write_purge_csv
+from purge.demo_data import make_demo_data
 from purge.extensions import db
 from purge.models import Role
 
@@ -49,45 +51,46 @@ def _write(table: str) -> None:
 
 def _measure(folder: Path) -> Iterator[list[tuple[str, str, str]]]:
     """The lines so far: first SQLite's, then PostgreSQL's with them, so that what took long is not lost with what follows."""
-    base, files = folder / "base", {rows: folder / f"{rows}.csv" for rows in (CUSTOMERS // 100, ROWS, CUSTOMERS)}
-    made = _make(base, files)
+    base, work = folder / "base", folder / "work"
+
+    @contextmanager
+    def copied() -> Iterator[dict[str, str]]:
+        yield _settings(_copy(base, work))
+
+    made, files = _make(base, folder / "files")
     bare = without_the_index(_copy(base, folder / "bare"))
     river, raw, indexless = [], [], []
     for number in range(1, RUNS + 1):  # in turn, so that a slow minute of the machine is shared
-        river.append(_river(base, folder / "work", files[ROWS]))
-        raw.append(raw_sql(_settings(_copy(base, folder / "work")), files[ROWS]))
-        indexless.append(_river(bare, folder / "work", files[ROWS]))
+        river.append(_river(base, work, files.usual))
+        raw.append(raw_sql(_settings(_copy(base, work)), files.usual))
+        indexless.append(_river(bare, work, files.usual))
         _say(f"run {number}: app {river[-1]['check'] + river[-1]['run']:.1f} s, raw SQL {raw[-1]:.1f} s")
-    loop = one_by_one(_settings(_copy(base, folder / "work")), files[ROWS], LOOP_SAMPLE)
-    _say("a small file, and everybody …")
-    sizes = {}
-    for rows in (CUSTOMERS // 100, CUSTOMERS):
-        by_hand = raw_sql(_settings(_copy(base, folder / "work")), files[rows])
-        sizes[rows] = _river(base, folder / "work", files[rows]) | {"raw": by_hand}
+    loop = one_by_one(_settings(_copy(base, work)), files.usual, LOOP_SAMPLE)
+    sized = sizes.measure(copied, postgresql.river, files, RUNS, _say)
     _say("dropped files …")
     dropped = [
-        _dropped(base, folder / "work", *drop.split(files[ROWS], folder / "small")),
-        _dropped(base, folder / "work", files[CUSTOMERS]),
+        _dropped(base, work, *drop.split(files.usual, folder / "small")),
+        _dropped(base, work, files.everybody),
     ]
     singles = []
     for _ in range(RUNS):
-        singles += single_purges(_copy(base, folder / "work"), files[ROWS], CUSTOMERS)
+        singles += single_purges(_copy(base, work), files.usual, CUSTOMERS)
         _say(f"purges of one while a file runs: {len(singles)}")
     alone, among = [], []
     for _ in range(RUNS):
-        alone.append(crowd.watched(_copy(base, folder / "work"), files[ROWS], 0, {}))
-        among.append(crowd.watched(_copy(base, folder / "work"), files[ROWS], crowd.POLLERS, {}))
+        alone.append(crowd.watched(_copy(base, work), files.usual, 0, {}))
+        among.append(crowd.watched(_copy(base, work), files.usual, crowd.POLLERS, {}))
         _say(f"a batch, {alone[-1]['seconds']:.1f} s; watched by {crowd.POLLERS}, {among[-1]['seconds']:.1f} s")
-    _copy(base, folder / "work")
-    searches, pages_of_list = search_times(folder / "work"), list_times(folder / "work")
-    filtered = filtered_times(folder / "work")
-    searches["like"] = like(_settings(folder / "work"), MISS)
-    cleared = _clearing(_copy(base, folder / "work"))
-    pages = _mapping_pages(_copy(base, folder / "work"))
+    _copy(base, work)
+    searches, pages_of_list = search_times(work), list_times(work)
+    filtered = filtered_times(work)
+    searches["like"] = like(_settings(work), MISS)
+    cleared = _clearing(_copy(base, work))
+    pages = _mapping_pages(_copy(base, work))
     shutil.rmtree(base)
-    shutil.rmtree(folder / "work")
+    shutil.rmtree(work)
     lines = (
-        _river_lines(made, river, raw, loop, *sizes.values(), cleared, pages)
+        _river_lines(made, river, raw, loop, sized, cleared, pages)
         + crowd.lines(river, alone, among)
         + _drop_lines(*dropped)
         + _customer_lines(river, indexless, searches, pages_of_list, filtered, singles)
@@ -136,7 +139,7 @@ def _customer_lines(river, indexless, searches, pages, filtered, singles) -> lis
     ]
 
 
-def _river_lines(made, river, raw, loop, small, large, cleared, pages) -> list[tuple[str, str, str]]:
+def _river_lines(made, river, raw, loop, sized, cleared, pages) -> list[tuple[str, str, str]]:
     ours = statistics.median(one["check"] + one["run"] for one in river)
     check, upload, judged = (statistics.median(one[part] for one in river) for part in ("check", "upload", "judged"))
     purged, theirs = river[0]["purged"], statistics.median(raw)
@@ -154,15 +157,9 @@ def _river_lines(made, river, raw, loop, small, large, cleared, pages) -> list[t
         ("check and run against the raw SQL", f"{ours / theirs:.2f} times its time", "at most 2"),
         (f"a loop, row by row ({LOOP_SAMPLE} customers)", f"{loop:,.0f} a second", ""),
         ("check and run against the loop", f"{purged / ours / loop:.1f} times its rate", "at least 30"),
-        *postgresql.rates([small, river[0] | {"check": check, "run": ours - check, "raw": theirs}, large]),
+        *sizes.lines(sized),
         ("of the run, outside SQL", f"{_outside(river)} %", "under 15 %"),
         ("where the run's time goes", postgresql.profile(river[-1]), ""),
-        (
-            f"memory, {small['rows']:,} rows and {large['rows']:,}",
-            f"{small['peak']:.0f} MB and {large['peak']:.0f} MB",
-            "100 MB apart",
-        ),
-        ("queries of a progress poll, small and large", f"{small['poll']} and {large['poll']}", "the same"),
         (
             "mapping page, file of 1 MB and of 100 MB",
             f"{pages[0] * 1e3:.0f} ms and {pages[1] * 1e3:.0f} ms",
@@ -205,18 +202,17 @@ def _outside(river: list[dict]) -> str:
     return f"{100 * statistics.median(told['outside'] / told['run'] for told in river):.0f}"
 
 
-def _make(base: Path, files: dict[int, Path]) -> float:
+def _make(base: Path, folder: Path) -> tuple[float, Files]:
     _say(f"making {CUSTOMERS:,} customers …")
     with create_app({"INSTANCE_PATH": str(base)}).app_context():
         upgrade_schema()
         began = time.perf_counter()
         make_demo_data(db.engine, CUSTOMERS)
         made = time.perf_counter() - began
-        for rows, file in files.items():
-            write_purge_csv(db.engine, file, rows)
+        files = Files(folder, db.engine, CUSTOMERS, ROWS)
         batches.clear_files()
         db.engine.dispose()
-    return made
+    return made, files
 
 
 def _copy(base: Path, work: Path) -> Path:

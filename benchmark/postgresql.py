@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmark import crowd
+from benchmark import crowd, sizes
+from benchmark.sizes import Files
 from benchmark.yardsticks import a_job_each, installation, one_by_one, raw_sql
 from purge.cli.setup import upgrade_schema
 from purge.config import CHECKOUT
-from purge.demo_data import make_demo_data, write_purge_csv
+from purge.demo_data import make_demo_data
 from tests.postgres import Postgres
 
 SAMPLE, JOBS = 500, 100
@@ -28,14 +29,11 @@ def measure(folder: Path, customers: int, rows: int, runs: int, say: Callable[[s
     server = Postgres(**SETTINGS)
     try:
         base = server.make()
-        files = {number: folder / f"postgresql-{number}.csv" for number in (customers // 100, rows, customers)}
-        file = files[rows]
         say(f"making {customers:,} customers on PostgreSQL …")
         with installation(_settings(server, base, folder)) as engine:
             upgrade_schema()
             make_demo_data(engine, customers)
-            for number, path in files.items():
-                write_purge_csv(engine, path, number)
+            files = Files(folder / "postgresql-files", engine, customers, rows)
         server.ask(base, "VACUUM ANALYZE")
         version = server.ask(base, "SHOW server_version")[0][0].split()[0]
         ((size,),) = server.ask(base, "SELECT pg_database_size(current_database())")
@@ -50,29 +48,23 @@ def measure(folder: Path, customers: int, rows: int, runs: int, say: Callable[[s
         raw, one, two, alone, among = [], [], [], [], []
         for number in range(1, runs + 1):  # in turn, so that a slow minute of the machine is shared
             with copied() as environ:
-                raw.append(raw_sql(environ, file))
+                raw.append(raw_sql(environ, files.usual))
             for measured, workers in ((one, 1), (two, 2)):
                 with copied() as environ:
-                    measured.append(river(environ, file, workers))
+                    measured.append(river(environ, files.usual, workers))
             say(
                 f"PostgreSQL, run {number}: raw SQL {raw[-1]:.1f} s, app {_whole(one[-1]):.1f} s, {_whole(two[-1]):.1f} s"
             )
             for measured, pollers in ((alone, 0), (among, crowd.POLLERS)):
                 with copied() as environ:
                     database = {"DATABASE_URL": environ["DATABASE_URL"]}
-                    measured.append(crowd.watched(folder / "watched", file, pollers, database))
+                    measured.append(crowd.watched(folder / "watched", files.usual, pollers, database))
                 shutil.rmtree(folder / "watched")
-        sizes = {}
-        for number in (customers // 100, customers):
-            with copied() as environ:
-                by_hand = raw_sql(environ, files[number])
-            with copied() as environ:
-                sizes[number] = river(environ, files[number]) | {"raw": by_hand}
-            say(f"PostgreSQL, {number:,} rows: raw SQL {by_hand:.1f} s, app {_whole(sizes[number]):.1f} s")
+        sized = sizes.measure(copied, river, files, runs, say)
         with copied() as environ:
-            loop = one_by_one(environ, file, SAMPLE)
+            loop = one_by_one(environ, files.usual, SAMPLE)
         with copied() as environ:
-            each = a_job_each(environ, file, JOBS, folder / "redis")
+            each = a_job_each(environ, files.usual, JOBS, folder / "redis")
     finally:
         server.remove()
     told = (
@@ -80,7 +72,7 @@ def measure(folder: Path, customers: int, rows: int, runs: int, say: Callable[[s
         f"{size / 1e9:.2f} GB",
         "",
     )
-    return [told, *_lines(rows, raw, one, two, *sizes.values(), loop, each), *crowd.lines(one, alone, among)]
+    return [told, *_lines(rows, raw, one, two, sized, loop, each), *crowd.lines(one, alone, among)]
 
 
 def river(environ: Mapping[str, str], file: Path, workers: int = 1) -> dict:
@@ -98,17 +90,6 @@ def profile(told: dict) -> str:
     return ", ".join(f"{what} {100 * seconds / told['run']:.0f} %" for what, seconds in longest)
 
 
-def rates(runs: list[dict]) -> list[tuple[str, str, str]]:
-    """The same for files of several sizes, by us and by hand."""
-    sizes = ", ".join(f"{told['rows']:,}" for told in runs)
-    ours = ", ".join(f"{told['purged'] / _whole(told):,.0f}" for told in runs)
-    theirs = ", ".join(f"{told['purged'] / told['raw']:,.0f}" for told in runs)
-    return [
-        (f"check and run with {sizes} rows, customers a second", ours, "within 20 %"),
-        ("the raw SQL for the same three", theirs, ""),
-    ]
-
-
 def _settings(server: Postgres, database: str, folder: Path) -> dict[str, str]:
     return {"INSTANCE_PATH": str(folder / "postgresql"), "DATABASE_URL": server.url(database)}
 
@@ -117,16 +98,13 @@ def _whole(told: dict) -> float:
     return told["check"] + told["run"]
 
 
-def _lines(
-    rows: int, raw: list, one: list, two: list, small: dict, large: dict, loop: float, each: float
-) -> list[tuple]:
+def _lines(rows: int, raw: list, one: list, two: list, sized: list, loop: float, each: float) -> list[tuple]:
     theirs, ours, both = (
         statistics.median(times) for times in (raw, [_whole(told) for told in one], [_whole(told) for told in two])
     )
     check = statistics.median(told["check"] for told in one)
     outside = statistics.median(told["outside"] / told["run"] for told in one)
-    purged, memory = one[0]["purged"], f"{small['peak']:.0f} MB and {large['peak']:.0f} MB"
-    middle = one[0] | {"check": check, "run": ours - check, "raw": theirs}
+    purged = one[0]["purged"]
     return [
         (f"check of {rows:,} rows", f"{check:.2f} s, {rows / check:,.0f} rows a second", "100,000 a second"),
         (f"check and run, {purged:,} customers purged, one worker", f"{ours:.1f} s, {purged / ours:,.0f} a second", ""),
@@ -134,8 +112,7 @@ def _lines(
         ("the raw set-based SQL in one session", f"{theirs:.1f} s, {purged / theirs:,.0f} a second", ""),
         ("one worker against the raw SQL", f"{ours / theirs:.2f} times its time", "at most 1.4"),
         ("two workers against the raw SQL", f"{both / theirs:.2f} times its time", "at most 1"),
-        *rates([small, middle, large]),
-        (f"memory, {small['rows']:,} rows and {large['rows']:,}", memory, "flat"),
+        *sizes.lines(sized),
         ("of the run, outside SQL", f"{100 * outside:.0f} %", "under 15 %"),
         ("where the run's time goes", profile(one[-1]), ""),
         (f"one worker against a loop, {loop:,.0f} a second", f"{purged / ours / loop:.1f} times its rate", "at least 8"),

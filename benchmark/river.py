@@ -80,7 +80,8 @@ def _in_sql() -> Iterator[Counter]:
 def _run(batch_id: int, workers: int) -> None:
     """By this process and as many others as it takes."""
     db.session.remove()
-    db.engine.dispose()
+    if workers > 1:
+        db.engine.dispose()  # no two processes on one connection
     others = []
     for _ in range(workers - 1):
         other = os.fork()
