@@ -100,6 +100,7 @@ def test_purged_in_a_dialog_followed_live_and_nowhere_afterwards(open_page, pers
     dialog.get_by_role("button", name=f"Permanently delete {first_name}").dblclick()
     expect(page.locator(".purging h1")).to_have_text(f"{first_name}’s data was permanently deleted")
     expect(page.get_by_role("link", name=re.compile(r"^batch \d+$"))).to_be_visible()
+    expect(page.get_by_text("You may close this page")).to_be_hidden()
     assert email not in page.content() and email not in kept(page) and first_name not in page.title()
 
     page.reload()

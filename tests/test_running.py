@@ -142,6 +142,15 @@ def test_init_db_and_users_can_be_repeated_and_say_what_is_wrong(instance):
     assert "missing @" in instance.flask("users", "add", "ann").stderr
 
 
+def test_a_stranger_who_sends_a_very_large_file_is_answered_at_once(instance):
+    """Only those who are signed in are heard out; anybody else could keep the server listening."""
+    instance.start()
+    head = f"POST /login HTTP/1.1\r\nHost: 127.0.0.1:{instance.port}\r\nContent-Length: 900000000\r\n"
+    with socket.create_connection(("127.0.0.1", instance.port), timeout=20) as line:
+        line.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
+        assert line.recv(12) == b"HTTP/1.1 413"
+
+
 @pytest.mark.parametrize("command", ["init-db", "users add", "worker", "schedule", "demo-data", "purge"])
 def test_every_command_says_what_it_is_for(instance, command):
     answer = instance.flask(*command.split(), "--help")
