@@ -3,7 +3,8 @@ WORKDIR /opt/purge
 COPY requirements.txt .
 RUN pip install --no-cache-dir -r requirements.txt
 COPY . .
+RUN chmod -R a+rX .
 RUN useradd --system purge
 USER purge
-ENV INSTANCE_PATH=/tmp/purge PYTHONUNBUFFERED=1
+ENV PYTHONUNBUFFERED=1
 CMD ["deploy/web"]

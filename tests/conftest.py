@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config, items):
     chosen, other = ("postgresql", "sqlite") if _is_postgresql(config) else ("sqlite", "postgresql")
 
     def runs(item) -> bool:
-        on_a_database = chosen == "sqlite" or ON_A_DATABASE & set(item.fixturenames)
+        on_a_database = chosen == "sqlite" or ON_A_DATABASE & set(item.fixturenames) or item.get_closest_marker(chosen)
         return bool(on_a_database) and item.get_closest_marker(other) is None
 
     config.hook.pytest_deselected(items=[item for item in items if not runs(item)])

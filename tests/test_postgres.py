@@ -16,7 +16,7 @@ from purge.customers import Asked, Sort, find
 from purge.erasure.engine import among
 from purge.extensions import db
 from purge.models import Customer
-from tests.instance import Instance, free_port
+from tests.instance import Admin, Instance, free_port
 from tests.people import add_customer, refuse
 from tests.postgres import Postgres
 from tests.shop import Shop, make_stock
@@ -62,6 +62,16 @@ def test_the_server_crashes_in_the_middle_of_a_batch_and_comes_back(shop, own_se
     purging.kill()
     purging.communicate()
     wait_until_finished(shop)
+
+
+def test_while_the_server_is_away_every_page_says_so(shop, own_server):
+    admin = Admin(shop.instance)
+    own_server.stop()
+    for page in ("/", "/batches", "/customers", "/login"):
+        assert "The database does not take this now" in admin.get(page), page
+    assert "There is nothing here" in admin.get("/nowhere")
+    own_server.start()
+    assert "<h1>Batches" in admin.get("/batches")
 
 
 def test_connections_cut_again_and_again_while_it_runs_lose_and_double_nothing(shop, own_server, dice):

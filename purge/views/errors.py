@@ -11,7 +11,7 @@ from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DataError, OperationalError
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound, SecurityError, ServiceUnavailable
 
-from purge.extensions import db
+from purge.extensions import db, login_manager
 
 HEARD_SECONDS = 60
 BLOCK = 1 << 16  # bytes
@@ -50,6 +50,7 @@ def _show(error: HTTPException):
     db.session.rollback()
     if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         _hear_out()
+    g.setdefault("_login_user", login_manager.anonymous_user())  # or the page asks the database who is signed in
     title, advice = SENTENCES.get(error.code, (error.name, "Go back and try again."))
     return render_template("error.html", code=error.code, title=title, advice=advice), error.code
 
