@@ -80,8 +80,8 @@ def _in_sql() -> Iterator[Counter]:
 def _run(batch_id: int, workers: int) -> None:
     """By this process and as many others as it takes."""
     db.session.remove()
-    if workers > 1:
-        db.engine.dispose()  # no two processes on one connection
+    _open = db.engine.connect()  # as the web server's are: whoever closes SQLite's file last writes its log back first
+    db.engine.dispose()  # a job begins in a process of its own
     others = []
     for _ in range(workers - 1):
         other = os.fork()

@@ -27,7 +27,6 @@ SESSION = {
     "tcp_user_timeout": 60_000,
     "client_connection_check_interval": "10s",
     "idle_in_transaction_session_timeout": "10min",
-    "max_parallel_workers_per_gather": 0,  # what falls was counted by three processes in twice the time of one
 }
 # A connection that the server dropped is noticed before it is used; one that cannot be had is an error soon.
 POSTGRESQL_OPTIONS = {

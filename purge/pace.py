@@ -42,5 +42,6 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 def together(ask: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
     """What `ask` says of each, in their order, two at a time; for what is asked of the database."""
+    each = [(copy_context(), item) for item in items]  # one cannot be entered twice at once
     with ThreadPoolExecutor(TOGETHER) as threads:
-        return [answer.result() for answer in [threads.submit(copy_context().run, ask, item) for item in items]]
+        return list(threads.map(lambda one: one[0].run(ask, one[1]), each))

@@ -43,7 +43,7 @@ class Shop:
     def __init__(self, folder: Path, stock: Stock, kind: type[Instance] = Instance, **settings: str):
         shutil.copytree(stock.folder, folder / "shop")
         self.instance = kind(folder / "shop", template=stock.database, CHUNK_SIZE="150", **settings)
-        self.file = stock.file
+        self.file, self.rows = stock.file, ASKED
         asked = {row["Customer Email"].strip().lower() for row in csv.DictReader(self.file.open(encoding="utf-8"))}
         self.planned = {id for id, key in self.ask("SELECT id, email_key FROM customer") if key in asked}
         self.bystanders = self.rows_of_others()
@@ -87,6 +87,12 @@ class Shop:
         self.purging.append(purging)
         return purging
 
+    def add_rows(self, number: int) -> None:
+        """So many unknown people at the beginning of the file."""
+        header, *asked = self.file.read_text().splitlines()
+        self.file, self.rows = self.instance.folder / "long.csv", self.rows + number
+        self.file.write_text("\n".join([header, *(f"nobody.at.all.{n}@people.com,," for n in range(number)), *asked]))
+
     def workers(self) -> list[int]:
         """Their process ids: the workers' own, or those of their jobs."""
         children = self.instance.children()
@@ -105,14 +111,14 @@ class Shop:
         out, _ = purging.communicate(timeout=600)
         told = json.loads(out)
         assert purging.returncode == 0 and told["state"] == "finished", told
-        assert told["rows"] == ASKED == sum(told["outcomes"].values())
+        assert told["rows"] == self.rows == sum(told["outcomes"].values())
         assert told["outcomes"]["purged"] == len(self.planned)
         self.assert_only_the_planned_are_gone()
 
     def assert_only_the_planned_are_gone(self) -> None:
         """Each row has an outcome, each purge stands there once, and nobody else was touched."""
         assert self.purged() == len(self.planned)
-        assert self.ask(f"SELECT {' + '.join(f'sum({outcome})' for outcome in Outcome)} FROM chunk") == [(ASKED,)]
+        assert self.ask(f"SELECT {' + '.join(f'sum({outcome})' for outcome in Outcome)} FROM chunk") == [(self.rows,)]
         left = {id for (id,) in self.ask("SELECT id FROM customer")}
         assert not left & self.planned and len(left) == CUSTOMERS - len(self.planned)
         assert self.rows_of_others() == self.bystanders

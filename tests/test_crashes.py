@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from purge.batches.check import BLOCK_ROWS
 from tests.shop import ASKED, Shop
 
 
@@ -40,6 +41,15 @@ def test_killed_in_the_middle_of_the_check(shop):
     purging = shop.purge()
     shop.wait_for(lambda: shop.ask("SELECT 1 FROM batch WHERE check_attempts = 1"))
     shop.instance.kill("flask", "worker")
+    shop.assert_ended_as_planned(purging)
+
+
+def test_killed_between_two_blocks_of_a_check(shop):
+    shop.add_rows(6 * BLOCK_ROWS)
+    purging = shop.purge()
+    shop.wait_for(lambda: shop.ask("SELECT 1 FROM batch WHERE checked_rows > 0"))
+    shop.instance.kill("flask", "worker")
+    assert shop.ask("SELECT 1 FROM batch WHERE state = 'checking' AND checked_rows > 0")
     shop.assert_ended_as_planned(purging)
 
 

@@ -167,6 +167,16 @@ def test_a_database_out_of_reach_is_said_by_init_db(tmp_path):
     assert "Traceback" not in told.stderr and "sesame" not in told.stderr
 
 
+def test_a_role_that_may_make_no_tables_is_said_by_init_db(tmp_path, postgres):
+    name = postgres.make()
+    postgres.ask("postgres", "DROP ROLE IF EXISTS reader")
+    postgres.ask("postgres", "CREATE ROLE reader LOGIN")
+    url = postgres.url(name).replace("purge@", "reader@")
+    told = Instance(tmp_path / "reader", DATABASE_URL=url).flask("init-db")
+    assert told.returncode == 2 and "could not be made: permission denied" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
 def test_what_a_database_lacks_is_named(app):
     for statement in ("DROP INDEX ix_order_customer_id", "SET timezone = 'Asia/Kathmandu'"):
         with db.engine.connect() as connection:

@@ -9,7 +9,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 from flask_migrate import upgrade
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from purge import demo_data as demo
 from purge import email_address, schema
@@ -25,12 +25,14 @@ def init_db() -> None:
     try:
         with reading(), db.engine.connect() as connection:
             sentences = schema.unfit_server(connection)
-    except OperationalError as error:
-        told, *_ = str(error.orig).splitlines()
-        raise ConfigError(f"The database cannot be reached: {told}") from None
+    except DBAPIError as error:
+        raise ConfigError(f"The database cannot be reached: {_first_line(error)}") from None
     if sentences:
         raise ConfigError(" ".join(sentences))
-    upgrade_schema()
+    try:
+        upgrade_schema()
+    except DBAPIError as error:
+        raise ConfigError(f"The schema could not be made: {_first_line(error)}") from None
     click.echo("The database is up to date.")
 
 
@@ -96,6 +98,11 @@ def upgrade_schema() -> None:
                 upgrade(directory=current_app.extensions["migrate"].directory)
                 return
         time.sleep(0.2)  # to wait inside the database would keep an index from being built beside its users
+
+
+def _first_line(error: DBAPIError) -> str:
+    """Of what the database said; the lines after it may quote a row."""
+    return str(error.orig).partition("\n")[0]
 
 
 def add_user(email: str, role: Role, password: str | None = None) -> str:
