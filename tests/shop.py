@@ -2,9 +2,13 @@
 
 import csv
 import json
+import os
+import random
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,6 +101,14 @@ class Shop:
         """Their process ids: the workers' own, or those of their jobs."""
         children = self.instance.children()
         return [pid for pid, command in children.items() if "flask" in command and "worker" in command]
+
+    def kill_a_worker(self, dice: random.Random) -> bool:
+        """Whether there was one; the one killed before may be seen for a moment longer."""
+        if there := self.workers():
+            with suppress(ProcessLookupError):
+                os.kill(dice.choice(there), signal.SIGKILL)
+                return True
+        return False
 
     def purged(self) -> int:
         return self.ask("SELECT coalesce(sum(purged), 0) FROM chunk")[0][0]

@@ -1,8 +1,6 @@
 """What really happens to processes: real signals on real workers, and the batch ends as planned all the same."""
 
 import json
-import os
-import signal
 
 import pytest
 
@@ -23,8 +21,7 @@ def test_a_worker_killed_in_the_middle_again_and_again(shop, dice, kills):
     for _ in range(kills):
         at = shop.purged() + dice.randrange(1, 2 * ASKED // kills)
         shop.wait_for(lambda at=at: shop.purged() >= min(at, len(shop.planned)))
-        shop.wait_for(shop.workers)
-        os.kill(dice.choice(shop.workers()), signal.SIGKILL)
+        shop.wait_for(lambda: shop.kill_a_worker(dice))
     shop.assert_ended_as_planned(purging)
 
 
