@@ -26,7 +26,7 @@ def loaded_stays():
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
     """The same items, none of them None, each made while the one before is in use."""
-    # Python lets a thread that is back from the database wait for 5 ms, a fifth of what writing a block takes.
+    # Python lets a thread that is back from the database wait for up to 5 ms, after each of a block's statements.
     usual = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)
     here = copy_context()  # the app's

@@ -188,6 +188,12 @@ def test_what_a_database_lacks_is_named(app):
             connection.invalidate()
 
 
+def test_addresses_are_compared_byte_by_byte(app):
+    """An index that follows the system's sorting rules is broken by their next version, and hides somebody."""
+    of_the_column = "SELECT collation_name FROM information_schema.columns WHERE column_name = 'email_key'"
+    assert db.session.scalars(text(of_the_column)).all() == ["C"]
+
+
 def test_the_planner_sees_whom_a_chunk_holds(app):
     """Where it sees only an expression, it reads whole tables of those it knows nothing of yet."""
     with db.engine.connect() as connection:

@@ -19,6 +19,5 @@ def downgrade():
 def _collate(name: str) -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute(f'ALTER TABLE customer ALTER COLUMN email_key TYPE VARCHAR(320) COLLATE "{name}"')
-        op.execute(
-            "ANALYZE customer"
-        )  # what the planner knew of the column is gone, and nothing else would bring it back
+        # What the planner knew of the column is gone now, and nothing else would bring it back.
+        op.execute("ANALYZE customer")
