@@ -1,16 +1,15 @@
-"""What lets a long job go quicker: a second thread while the database works, and a collector that leaves it alone."""
+"""What lets a long job go quicker: more than one thread while the database works, and a collector that leaves it alone."""
 
 import gc
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TypeVar
 
 Item, Answer = TypeVar("Item"), TypeVar("Answer")
 
-TOGETHER = 2
 SWITCH_SECONDS = 0.0005
 
 
@@ -24,24 +23,21 @@ def loaded_stays():
         gc.unfreeze()
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, none of them None, each made while the one before is in use."""
+def at_once(act: Callable[[Item], Answer], items: Iterable[Item], threads: int) -> list[Answer]:
+    """What `act` says of each, in their order; so many at a time, and the next item is made meanwhile, but no further one."""
     # Python lets a thread that is back from the database wait for up to 5 ms, after each of a block's statements.
     usual = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)
-    here = copy_context()  # the app's
+    begun, at_work = [], set()
     try:
-        with ThreadPoolExecutor(1) as thread:
-            next_one = thread.submit(here.run, next, items, None)
-            while (item := next_one.result()) is not None:
-                next_one = thread.submit(here.run, next, items, None)
-                yield item
+        with ThreadPoolExecutor(threads) as pool:
+            for item in items:
+                if len(at_work) == threads:
+                    done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
+                    for one in done:  # what broke stops us here and not at the end
+                        one.result()
+                begun.append(pool.submit(copy_context().run, act, item))  # the app's context
+                at_work.add(begun[-1])
+            return [one.result() for one in begun]
     finally:
         sys.setswitchinterval(usual)
-
-
-def together(ask: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
-    """What `ask` says of each, in their order, two at a time; for what is asked of the database."""
-    each = [(copy_context(), item) for item in items]  # one cannot be entered twice at once
-    with ThreadPoolExecutor(TOGETHER) as threads:
-        return list(threads.map(lambda one: one[0].run(ask, one[1]), each))

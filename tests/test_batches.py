@@ -3,6 +3,7 @@
 import io
 import itertools
 import random
+import time
 from contextlib import nullcontext
 from importlib import import_module
 
@@ -14,7 +15,7 @@ from purge import batches
 from purge.batches import Batch, Door, NotPossible, Outcome, State
 from purge.batches.model import Chunk, PurgeRequest, UploadPart
 from purge.erasure.map import read_map
-from purge.extensions import db, now
+from purge.extensions import db, now, reading
 from purge.models import Customer
 from tests.people import add_customer, everything, hang_everything_on, refuse
 
@@ -345,8 +346,14 @@ def test_a_customer_whose_address_changes_while_the_check_runs_is_asked_for_once
     db.session.commit()
     blocks = itertools.count()
 
+    def written() -> int:
+        with reading(), db.engine.connect() as connection:
+            return connection.scalar(select(Batch.checked_rows))
+
     def change() -> bool:
         if next(blocks) == 1:
+            while not written():
+                time.sleep(0.01)
             with db.engine.begin() as connection:
                 new = {"email": "anna@people.com", "email_key": "anna@people.com"}
                 connection.execute(update(Customer.__table__).where(Customer.id == person).values(new))

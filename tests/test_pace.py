@@ -1,39 +1,57 @@
-"""A second thread changes when things are made, and nothing else."""
+"""More threads change when things are made and done, and nothing else."""
 
 import sys
-from itertools import count, islice
+import threading
+from itertools import count
 
 import pytest
 
-from purge.pace import ahead, together
+from purge.pace import at_once
 
 
-def test_made_ahead_they_are_the_same_in_the_same_order():
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_answers_are_in_order(threads):
     usual = sys.getswitchinterval()
-    assert list(ahead(iter(range(1000)))) == list(range(1000))
+    assert at_once(lambda number: number * 2, range(50), threads) == [number * 2 for number in range(50)]
     assert sys.getswitchinterval() == usual
 
 
-def test_one_is_made_ahead_and_no_more():
-    made = []
-    items = ahead(made.append(number) or number for number in count())
-    assert list(islice(items, 3)) == [0, 1, 2]
-    items.close()
-    assert made == [0, 1, 2, 3]
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_is_made_ahead_and_no_more(threads):
+    done, in_hand = [], []
+
+    def items():
+        for number in range(1, 101):
+            in_hand.append(number - len(done))  # what was made and is not done
+            yield number
+
+    at_once(done.append, items(), threads)
+    assert max(in_hand) <= threads + 1
 
 
-def test_what_breaks_in_the_other_thread_breaks_here():
+def test_so_many_are_at_work_at_once():
+    meeting = threading.Barrier(2, timeout=30)  # who is alone breaks it
+    at_once(lambda _: meeting.wait(), range(10), 2)
+
+
+def test_what_breaks_in_a_thread_breaks_here_and_nothing_more_is_begun():
+    begun = []
+
+    def act(number):
+        begun.append(number)
+        return 1 / (3 - number)
+
+    with pytest.raises(ZeroDivisionError):
+        at_once(act, count(), 1)
+    assert begun == [0, 1, 2, 3]
+
+
+def test_what_breaks_while_the_next_is_made_breaks_here():
     def broken():
         yield 1
         raise ValueError("line 7")
 
-    items = ahead(broken())
-    assert next(items) == 1
+    done = []
     with pytest.raises(ValueError, match="line 7"):
-        next(items)
-    with pytest.raises(ZeroDivisionError):
-        together(lambda number: 1 / number, [1, 0, 2])
-
-
-def test_together_answers_in_order():
-    assert together(lambda number: number * 2, range(50)) == [number * 2 for number in range(50)]
+        at_once(done.append, broken(), 2)
+    assert done == [1]

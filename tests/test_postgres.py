@@ -11,6 +11,7 @@ from sqlalchemy import event, func, select, text
 
 from purge import batches, schema
 from purge.batches import Outcome, State
+from purge.batches.check import FEW_ROWS
 from purge.batches.model import Chunk
 from purge.customers import Asked, Sort, find
 from purge.erasure.engine import among
@@ -20,7 +21,7 @@ from tests.instance import Admin, Instance, free_port
 from tests.people import add_customer, refuse
 from tests.postgres import Postgres
 from tests.shop import Shop, make_stock
-from tests.test_batches import confirmed, counts, work
+from tests.test_batches import checked, confirmed, counts, work
 
 pytestmark = pytest.mark.postgresql
 
@@ -192,6 +193,14 @@ def test_addresses_are_compared_byte_by_byte(app):
     """An index that follows the system's sorting rules is broken by their next version, and hides somebody."""
     of_the_column = "SELECT collation_name FROM information_schema.columns WHERE column_name = 'email_key'"
     assert db.session.scalars(text(of_the_column)).all() == ["C"]
+
+
+def test_after_a_check_the_index_answers_for_its_rows(app):
+    """Where it must look each row up, a question takes four times as long; where it knows of none, minutes."""
+    checked(*(f"p{n}@people.com" for n in range(FEW_ROWS)), "p0@people.com")
+    seen = "SELECT relallvisible, relpages, reltuples FROM pg_class WHERE relname = 'purge_request'"
+    all_visible, pages, rows = db.session.execute(text(seen)).one()
+    assert all_visible == pages > 0 and rows == FEW_ROWS + 1
 
 
 def test_the_planner_sees_whom_a_chunk_holds(app):

@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import sha256
 from itertools import islice
@@ -12,6 +12,7 @@ from typing import Any
 from flask import current_app
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Connection,
     LargeBinary,
     MetaData,
@@ -39,11 +40,14 @@ from purge.evidence.ledger import LedgerEntry, fingerprinter
 from purge.extensions import alone, db, giving_way, insert_rows, now, reading
 from purge.intake import customer_csv
 from purge.models import Customer
-from purge.pace import ahead, loaded_stays, together
+from purge.pace import at_once, loaded_stays
 
 # In a large block more rows fall on each of SQLite's pages, which is written once for all of them; but its one writer is
 # busy with a block for a tenth of a second or two.
 BLOCK_ROWS = 20_000
+WRITERS = {"sqlite": 1, "postgresql": 2}
+QUESTIONS = 2  # at a time
+FEW_ROWS = 200  # may be read again and again: to tell PostgreSQL of ten takes longer than the rest of their check
 MOST_ATTEMPTS = 5
 LOCKS = 64  # on SQLite each is a file; two batches that share one are checked one after the other
 COLUMNS = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
@@ -64,6 +68,10 @@ _READ_FROM_JSON = (
 )
 
 
+class Stopped(Exception):
+    """We were told to stop."""
+
+
 class Overtaken(Exception):
     """Somebody discarded the batch; or our lock was lost with its connection, and another check has begun."""
 
@@ -78,8 +86,9 @@ def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
         batch = _begin(batch_id, token)
         try:
             if batch and _stage(batch, token, keep_going):
-                _analyze()
-                _mark_duplicates(batch_id, token)
+                _mark_duplicates(batch_id, token, _one_address(batch_id))
+                _vacuum(batch.rows)
+                _mark_duplicates(batch_id, token, _one_customer(batch_id))
                 _plan(batch, token)
         except Overtaken:
             return
@@ -107,24 +116,44 @@ def _begin(batch_id: int, token: str) -> Row | None:
 def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
     """Every row becomes a purge request, a block at a time; False when told to stop."""
     fingerprint = fingerprinter()
-    with upload.open_upload(batch.id, _scalar) as file:
+
+    def blocks() -> Iterator[list[tuple]]:
         rows = (_read(row, batch, fingerprint) for row in customer_csv.read_rows(file, batch.encoding, batch.delimiter))
-        for block in ahead(iter(lambda: list(islice(rows, BLOCK_ROWS)), [])):
+        while block := list(islice(rows, BLOCK_ROWS)):
             if not keep_going():
-                with db.engine.begin() as connection:  # to be told to stop is no failed attempt
-                    _move(connection, batch.id, token, check_attempts=batch.check_attempts)
-                return False
-            with giving_way(db.engine), db.engine.begin() as connection:
-                _move(connection, batch.id, token, checked_rows=Batch.checked_rows + len(block))
-                _request(connection, batch.id, block)
+                raise Stopped
+            yield block
+
+    with upload.open_upload(batch.id, _scalar) as file:
+        try:
+            at_once(partial(_write, batch.id, token), blocks(), WRITERS[db.engine.dialect.name])
+        except Stopped:
+            with db.engine.begin() as connection:  # to be told to stop is no failed attempt
+                _move(connection, batch.id, token, check_attempts=batch.check_attempts)
+            return False
     return True
 
 
-def _analyze() -> None:
-    """PostgreSQL would take the new rows for few, and read them all again and again."""
-    if db.engine.dialect.name == "postgresql":
-        with db.engine.begin() as connection:
-            connection.exec_driver_sql("ANALYZE purge_request")
+def _write(batch_id: int, token: str, block: list[tuple]) -> None:
+    # Until we end no other check begins, and the other writer of ours may move the batch on.
+    still_ours = select(Batch.id).where(*_ours(batch_id, token)).with_for_update(read=True, key_share=True)
+    with giving_way(db.engine), db.engine.begin() as connection:
+        if connection.dialect.name == "postgresql":  # what a crash takes with it is checked again
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+        if not connection.scalar(still_ours):
+            raise Overtaken
+        _request(connection, batch_id, block)
+        # Last, because the other writer waits for it.
+        _move(connection, batch_id, token, checked_rows=Batch.checked_rows + len(block))
+
+
+def _vacuum(rows: int) -> None:
+    """Tell PostgreSQL of the new rows. It would take them for few and read them all again and again, which lasted minutes;
+    and until it knows that everybody may see them, each question looks every row up: three quarters of its time."""
+    if db.engine.dialect.name == "postgresql" and rows > FEW_ROWS:
+        with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            # To give pages back to the disk, it would have to keep everybody from the table.
+            connection.exec_driver_sql("VACUUM (ANALYZE, TRUNCATE OFF) purge_request (batch_id, customer_id, outcome)")
 
 
 def _scalar(wanted: Select) -> bytes | None:
@@ -169,20 +198,36 @@ def _request(connection: Connection, batch_id: int, block: list[tuple]) -> None:
     connection.execute(delete(_BLOCK))
 
 
-def _mark_duplicates(batch_id: int, token: str) -> None:
-    """Of the rows with one address, the first stands; the others are duplicates. So are those with one customer, whose
-    address changed while the check ran."""
+def _one_address(batch_id: int) -> Select:
+    """Of the rows with one address all but the first."""
     rows = PurgeRequest.__table__
-    for same in (rows.c.fingerprint, rows.c.customer_id):
-        nth = func.row_number().over(partition_by=same, order_by=rows.c.row_number).label("nth")
-        numbered = select(rows.c.row_number, nth).where(rows.c.batch_id == batch_id, same.is_not(None)).subquery()
-        repeated = _ask(partial(_rows, of=select(numbered.c.row_number).where(numbered.c.nth > 1)))
-        for start in range(0, len(repeated), BLOCK_ROWS):
-            with db.engine.begin() as connection:
-                _move(connection, batch_id, token)
-                these = erasure.among(rows.c.row_number, repeated[start : start + BLOCK_ROWS], connection)
-                duplicate = {"outcome": Outcome.DUPLICATE, "customer_id": None, "reason": None}
-                connection.execute(update(rows).where(rows.c.batch_id == batch_id, these).values(duplicate))
+    return _repeated(rows.c.fingerprint, rows.c.batch_id == batch_id, rows.c.fingerprint.is_not(None))
+
+
+def _one_customer(batch_id: int) -> Select:
+    """The same of those with one customer, whose address changed while the check ran; the index says that there are none."""
+    rows = PurgeRequest.__table__
+    theirs = rows.c.batch_id == batch_id, rows.c.customer_id.is_not(None)
+    several = select(rows.c.customer_id).where(*theirs).group_by(rows.c.customer_id).having(func.count() > 1)
+    return _repeated(rows.c.customer_id, *theirs, rows.c.customer_id.in_(several))
+
+
+def _repeated(same: Column, *where: ColumnElement[bool]) -> Select:
+    rows = same.table
+    nth = func.row_number().over(partition_by=same, order_by=rows.c.row_number).label("nth")
+    numbered = select(rows.c.row_number, nth).where(*where).subquery()
+    return select(numbered.c.row_number).where(numbered.c.nth > 1)
+
+
+def _mark_duplicates(batch_id: int, token: str, repeated: Select) -> None:
+    rows = PurgeRequest.__table__
+    numbers = _ask(partial(_rows, of=repeated))
+    for start in range(0, len(numbers), BLOCK_ROWS):
+        with db.engine.begin() as connection:
+            _move(connection, batch_id, token)
+            these = erasure.among(rows.c.row_number, numbers[start : start + BLOCK_ROWS], connection)
+            duplicate = {"outcome": Outcome.DUPLICATE, "customer_id": None, "reason": None}
+            connection.execute(update(rows).where(rows.c.batch_id == batch_id, these).values(duplicate))
 
 
 def _plan(batch: Row, token: str) -> None:
@@ -197,7 +242,7 @@ def _plan(batch: Row, token: str) -> None:
         partial(_cut, frozen=frozen),
     ]
     if batch.rows > BLOCK_ROWS:
-        answers = together(_ask, questions)
+        answers = at_once(_ask, questions, QUESTIONS)
     else:  # two threads would be more work than the questions
         answers = _ask(lambda connection: [question(connection) for question in questions])
     *falls, customers, outcomes, chunks = answers
@@ -258,8 +303,12 @@ def _cut(connection: Connection, frozen: Select) -> list[dict]:
     return [row._asdict() for row in connection.execute(chunks)]
 
 
+def _ours(batch_id: int, token: str) -> tuple[ColumnElement[bool], ...]:
+    """The fence: nothing is written once another check has taken this batch over."""
+    return Batch.id == batch_id, Batch.state == State.CHECKING, Batch.check_token == token
+
+
 def _move(connection: Connection, batch_id: int, token: str, **values) -> None:
-    """A sign of life, and the fence: nothing is written once another check has taken this batch over."""
-    ours = update(Batch).where(Batch.id == batch_id, Batch.state == State.CHECKING, Batch.check_token == token)
-    if not connection.execute(ours.values(moved_at=now(), **values)).rowcount:
+    """A sign of life, behind the fence."""
+    if not connection.execute(update(Batch).where(*_ours(batch_id, token)).values(moved_at=now(), **values)).rowcount:
         raise Overtaken
