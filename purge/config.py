@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import click
 from pysqlite3 import dbapi2 as pysqlite3
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SECRET_CHARACTERS = 64
@@ -131,10 +133,15 @@ def _database(environ: Mapping[str, str], instance: Path) -> str:
     url = environ.get("DATABASE_URL") or f"sqlite:///{instance / 'purge.db'}"
     kind, _, rest = url.partition("://")
     if kind in ("postgres", "postgresql", "postgresql+psycopg") and rest:
-        return f"postgresql+psycopg://{rest}"
+        with suppress(ValueError, ArgumentError):  # a port that is no number
+            if "@" not in (make_url(url).host or ""):
+                return f"postgresql+psycopg://{rest}"
     if kind == "sqlite" and rest.strip("/"):
         return url
-    raise ConfigError("DATABASE_URL must be like postgresql://user:password@host/database, or sqlite:////a/file.db.")
+    raise ConfigError(
+        "DATABASE_URL must be like postgresql://user:password@host:port/database, with %40 for an @ in the password, "
+        "or sqlite:////a/file.db."
+    )
 
 
 def _own_redis(instance: Path) -> str | None:

@@ -63,6 +63,14 @@ def test_a_dry_run_stops_at_the_review(run, file):
     assert customers() == 1 and batch().state is State.READY
 
 
+def test_a_small_share_is_said_in_few_words(run, file):
+    for number in range(400):
+        add_customer(f"p{number}@people.com")
+    add_customer("ann@people.com")
+    answer = run(file, "--inline", "--dry-run")
+    assert "1 of your customers, less than 1 %, will be permanently deleted" in answer.stderr
+
+
 def test_the_number_must_be_typed(run, file):
     add_customer("ann@people.com")
     refused = run(file, "--inline", typed="2\n")

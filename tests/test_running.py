@@ -124,12 +124,22 @@ def key(folder):
         (folder / name).write_text("k" * 64)
 
 
-@pytest.mark.parametrize(("name", "value"), [("PORT", "http"), ("MAX_CSV_ROWS", "0"), ("PUBLIC_URL", "purge.com")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("MAX_CSV_ROWS", "0"),
+        ("PUBLIC_URL", "purge.com"),
+        ("DATABASE_URL", "postgresql://purge:open@sesame@db.company.com/purge"),
+        ("DATABASE_URL", "postgresql://purge:sesame@db.company.com:postgres/purge"),
+    ],
+)
 def test_a_bad_setting_is_said_in_a_sentence_by_every_command(instance, name, value):
     instance.environ[name] = value
     assert name in refused(instance)
     answer = instance.flask("init-db")
     assert answer.returncode == 2 and name in answer.stderr and "Traceback" not in answer.stderr
+    assert "sesame" not in answer.stderr
 
 
 def test_init_db_and_users_can_be_repeated_and_say_what_is_wrong(instance):

@@ -3,6 +3,7 @@
 import logging
 import secrets
 import time
+from itertools import count
 from pathlib import Path
 
 import click
@@ -16,6 +17,8 @@ from purge import email_address, schema
 from purge.config import ConfigError
 from purge.extensions import alone, db, reading
 from purge.models import Role, User
+
+WORTH_SAYING = 10  # looks in vain, two seconds
 
 
 @click.command("init-db")
@@ -92,11 +95,13 @@ def demo_data(customers: int, seed: int, purge_csv: Path | None, rows: int) -> N
 def upgrade_schema() -> None:
     """Alembic's upgrade; of two at once, on whatever machines, the second waits and finds nothing to do."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    while True:
+    for waited in count():
         with alone(db.engine, "schema") as is_alone:
             if is_alone:
                 upgrade(directory=current_app.extensions["migrate"].directory)
                 return
+        if waited == WORTH_SAYING:
+            click.echo("Somebody else is making the schema; waiting for them …")
         time.sleep(0.2)  # to wait inside the database would keep an index from being built beside its users
 
 
