@@ -31,13 +31,17 @@ def at_once(act: Callable[[Item], Answer], items: Iterable[Item], threads: int) 
     begun, at_work = [], set()
     try:
         with ThreadPoolExecutor(threads) as pool:
-            for item in items:
-                if len(at_work) == threads:
-                    done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
-                    for one in done:  # what broke stops us here and not at the end
-                        one.result()
-                begun.append(pool.submit(copy_context().run, act, item))  # the app's context
-                at_work.add(begun[-1])
-            return [one.result() for one in begun]
+            try:
+                for item in items:
+                    if len(at_work) == threads:
+                        done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
+                        for one in done:  # what broke stops us here and not at the end
+                            one.result()
+                    begun.append(pool.submit(copy_context().run, act, item))  # the app's context
+                    at_work.add(begun[-1])
+            finally:
+                for one in at_work:  # what broke there may be why no next item could be made
+                    one.result()
+        return [one.result() for one in begun]
     finally:
         sys.setswitchinterval(usual)

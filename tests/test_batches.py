@@ -3,6 +3,7 @@
 import io
 import itertools
 import random
+import threading
 import time
 from contextlib import nullcontext
 from importlib import import_module
@@ -206,6 +207,74 @@ def test_a_check_that_was_overtaken_writes_nothing_more(app, monkeypatch):
     assert batch.state is State.READY and len(outcomes(batch)) == 8 and batch.check_attempts == 2
 
 
+def held_up(app, monkeypatch, batch_id: int, meanwhile) -> None:
+    """Check the batch; while its first block is about to be written, `meanwhile` begins."""
+    module = import_module("purge.batches.check")
+    request, begun, go_on, told = module._request, threading.Event(), threading.Event(), []
+
+    def wait(*arguments) -> None:
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(30)
+        request(*arguments)
+
+    def first_check() -> None:
+        with app.app_context():
+            try:
+                batches.check(batch_id)
+            except Exception as error:
+                told.append(error)
+
+    db.session.commit()
+    monkeypatch.setattr(module, "_request", wait)
+    first = threading.Thread(target=first_check)
+    first.start()
+    assert begun.wait(30)
+    let_go = threading.Timer(0.5, go_on.set)  # SQLite's other writers wait for this one
+    let_go.start()
+    meanwhile()
+    for thread in (let_go, first):
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not told
+    db.session.expire_all()
+
+
+def test_a_check_waits_until_the_one_it_overtakes_has_written_its_block(app, monkeypatch):
+    batch = slow_check(monkeypatch)
+    monkeypatch.setattr(import_module("purge.batches.check"), "alone", lambda *_: nullcontext(True))
+    held_up(app, monkeypatch, batch.id, lambda: work(batches.check, batch))
+    assert batch.state is State.READY and len(outcomes(batch)) == 8 and batch.check_attempts == 2
+
+
+def test_what_is_discarded_while_a_block_is_written_leaves_no_row_behind(app, monkeypatch):
+    batch = slow_check(monkeypatch)
+    batch_id = batch.id
+
+    def discard() -> None:
+        batches.discard(db.session.get(Batch, batch_id))
+        db.session.commit()
+
+    held_up(app, monkeypatch, batch_id, discard)
+    assert batch.state is State.DISCARDED
+    assert db.session.scalar(select(func.count()).select_from(PurgeRequest)) == 0
+
+
+def test_a_file_of_which_a_part_is_missing_is_never_ready(app, monkeypatch):
+    monkeypatch.setattr(import_module("purge.batches.upload"), "PART_BYTES", 40)
+    batch = opened("ann@people.com", "ben@people.com", "eve@people.com")
+    batches.map_fields(batch, 0, False)
+    last = db.session.scalar(select(func.max(UploadPart.number)))
+    db.session.execute(delete(UploadPart).where(UploadPart.number == last))
+    db.session.commit()
+    for _ in range(5):
+        with pytest.raises(import_module("purge.batches.check").Incomplete):
+            work(batches.check, batch)
+    work(batches.check, batch)
+    db.session.expire_all()
+    assert batch.state is State.REFUSED
+
+
 def test_a_check_that_never_ends_is_refused_in_words_and_its_file_destroyed(app, monkeypatch):
     batch = opened("ann@people.com")
     batches.map_fields(batch, 0, False)
@@ -360,7 +429,9 @@ def test_a_customer_whose_address_changes_while_the_check_runs_is_asked_for_once
 
     def change() -> bool:
         if next(blocks) == 1:
+            until = time.monotonic() + 30
             while not written():
+                assert time.monotonic() < until
                 time.sleep(0.01)
             with db.engine.begin() as connection:
                 new = {"email": "anna@people.com", "email_key": "anna@people.com"}

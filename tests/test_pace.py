@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from itertools import count
 
 import pytest
@@ -29,9 +30,18 @@ def test_one_is_made_ahead_and_no_more(threads):
     assert max(in_hand) <= threads + 1
 
 
-def test_so_many_are_at_work_at_once():
-    meeting = threading.Barrier(2, timeout=30)  # who is alone breaks it
-    at_once(lambda _: meeting.wait(), range(10), 2)
+def test_so_many_are_at_work_at_once_and_no_more():
+    meeting, here, most = threading.Barrier(2, timeout=30), [], []  # who is alone breaks it
+
+    def act(number: int) -> None:
+        here.append(number)
+        meeting.wait()
+        most.append(len(here))
+        meeting.wait()
+        here.remove(number)
+
+    at_once(act, range(10), 2)
+    assert set(most) == {2}
 
 
 def test_what_breaks_in_a_thread_breaks_here_and_nothing_more_is_begun():
@@ -55,3 +65,35 @@ def test_what_breaks_while_the_next_is_made_breaks_here():
     with pytest.raises(ValueError, match="line 7"):
         at_once(done.append, broken(), 2)
     assert done == [1]
+
+
+def test_what_broke_a_thread_is_told_and_not_what_that_led_to():
+    broken = threading.Event()
+
+    def act(_):
+        broken.set()
+        raise ValueError("the cause")
+
+    def items():
+        yield 1
+        broken.wait(30)
+        raise KeyError("the consequence")
+
+    with pytest.raises(ValueError, match="the cause"):
+        at_once(act, items(), 2)
+
+
+def test_one_thread_breaks_and_what_the_other_does_is_done_first():
+    broken, done = threading.Event(), []
+
+    def act(number):
+        if number == 1:
+            broken.set()
+            raise ValueError
+        broken.wait(30)
+        time.sleep(0.1)
+        done.append(number)
+
+    with pytest.raises(ValueError):
+        at_once(act, [0, 1, 2, 3], 2)
+    assert done == [0]

@@ -47,7 +47,7 @@ from purge.pace import at_once, loaded_stays
 BLOCK_ROWS = 20_000
 WRITERS = {"sqlite": 1, "postgresql": 2}
 QUESTIONS = 2  # at a time
-FEW_ROWS = 200  # may be read again and again: to tell PostgreSQL of ten takes longer than the rest of their check
+FEW_ROWS = 200  # may be read again and again; to tell PostgreSQL of them takes longer
 MOST_ATTEMPTS = 5
 LOCKS = 64  # on SQLite each is a file; two batches that share one are checked one after the other
 COLUMNS = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
@@ -72,6 +72,10 @@ class Stopped(Exception):
     """We were told to stop."""
 
 
+class Incomplete(Exception):
+    """Not every row of the file was read."""
+
+
 class Overtaken(Exception):
     """Somebody discarded the batch; or our lock was lost with its connection, and another check has begun."""
 
@@ -87,7 +91,7 @@ def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
         try:
             if batch and _stage(batch, token, keep_going):
                 _mark_duplicates(batch_id, token, _one_address(batch_id))
-                _vacuum(batch.rows)
+                _tell_of_new_rows(batch.rows)
                 _mark_duplicates(batch_id, token, _one_customer(batch_id))
                 _plan(batch, token)
         except Overtaken:
@@ -135,11 +139,9 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
 
 
 def _write(batch_id: int, token: str, block: list[tuple]) -> None:
-    # Until we end no other check begins, and the other writer of ours may move the batch on.
+    # Until we end no other check begins, whose rows ours would meet; and the other writer of ours may move the batch on.
     still_ours = select(Batch.id).where(*_ours(batch_id, token)).with_for_update(read=True, key_share=True)
     with giving_way(db.engine), db.engine.begin() as connection:
-        if connection.dialect.name == "postgresql":  # what a crash takes with it is checked again
-            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
         if not connection.scalar(still_ours):
             raise Overtaken
         _request(connection, batch_id, block)
@@ -147,13 +149,15 @@ def _write(batch_id: int, token: str, block: list[tuple]) -> None:
         _move(connection, batch_id, token, checked_rows=Batch.checked_rows + len(block))
 
 
-def _vacuum(rows: int) -> None:
-    """Tell PostgreSQL of the new rows. It would take them for few and read them all again and again, which lasted minutes;
-    and until it knows that everybody may see them, each question looks every row up: three quarters of its time."""
+def _tell_of_new_rows(rows: int) -> None:
+    """PostgreSQL would take them for few and read them all again and again, which lasted minutes. And until it knows that
+    everybody may see them, each question about many looks every row up: three quarters of its time."""
     if db.engine.dialect.name == "postgresql" and rows > FEW_ROWS:
+        # VACUUM may find what earlier batches left, in the indexes too. To give pages back to the disk, it would have to
+        # keep everybody from the table.
+        tell = "VACUUM (ANALYZE, TRUNCATE OFF)" if rows > BLOCK_ROWS else "ANALYZE"
         with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            # To give pages back to the disk, it would have to keep everybody from the table.
-            connection.exec_driver_sql("VACUUM (ANALYZE, TRUNCATE OFF) purge_request (batch_id, customer_id, outcome)")
+            connection.exec_driver_sql(f"{tell} purge_request (batch_id, customer_id, outcome)")
 
 
 def _scalar(wanted: Select) -> bytes | None:
@@ -195,7 +199,8 @@ def _request(connection: Connection, batch_id: int, block: list[tuple]) -> None:
         .group_by(_BLOCK.c.row_number)
     )
     connection.execute(insert(PurgeRequest.__table__).from_select(COLUMNS, found))
-    connection.execute(delete(_BLOCK))
+    if connection.dialect.name == "sqlite":  # PostgreSQL does so by itself
+        connection.execute(delete(_BLOCK))
 
 
 def _one_address(batch_id: int) -> Select:
@@ -205,7 +210,7 @@ def _one_address(batch_id: int) -> Select:
 
 
 def _one_customer(batch_id: int) -> Select:
-    """The same of those with one customer, whose address changed while the check ran; the index says that there are none."""
+    """The same of those with one customer, whose address changed while the check ran; as a rule none, as the index tells."""
     rows = PurgeRequest.__table__
     theirs = rows.c.batch_id == batch_id, rows.c.customer_id.is_not(None)
     several = select(rows.c.customer_id).where(*theirs).group_by(rows.c.customer_id).having(func.count() > 1)
@@ -221,13 +226,14 @@ def _repeated(same: Column, *where: ColumnElement[bool]) -> Select:
 
 def _mark_duplicates(batch_id: int, token: str, repeated: Select) -> None:
     rows = PurgeRequest.__table__
-    numbers = _ask(partial(_rows, of=repeated))
+    numbers = sorted(_ask(partial(_rows, of=repeated)))
     for start in range(0, len(numbers), BLOCK_ROWS):
         with db.engine.begin() as connection:
             _move(connection, batch_id, token)
-            these = erasure.among(rows.c.row_number, numbers[start : start + BLOCK_ROWS], connection)
+            some = numbers[start : start + BLOCK_ROWS]
+            these = erasure.among(rows.c.row_number, some, connection), rows.c.row_number.between(some[0], some[-1])
             duplicate = {"outcome": Outcome.DUPLICATE, "customer_id": None, "reason": None}
-            connection.execute(update(rows).where(rows.c.batch_id == batch_id, these).values(duplicate))
+            connection.execute(update(rows).where(rows.c.batch_id == batch_id, *these).values(duplicate))
 
 
 def _plan(batch: Row, token: str) -> None:
@@ -260,6 +266,8 @@ def _plan(batch: Row, token: str) -> None:
     settled = {"batch_id": batch.id, "state": ChunkState.DONE, "requests": sum(outcomes.values()), **outcomes}
     with db.engine.begin() as connection:
         _move(connection, batch.id, token, **ready)
+        if connection.scalar(select(Batch.checked_rows).where(Batch.id == batch.id)) != batch.rows:
+            raise Incomplete
         upload.destroy(connection, batch.id)
         connection.execute(insert(Chunk).values(settled))
         for chunk in chunks:
