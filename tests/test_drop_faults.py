@@ -16,7 +16,7 @@ from functools import partial
 
 import pytest
 from paramiko import SFTPAttributes
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 
 from purge import batches, pickup
 from purge.batches import Batch, Outcome, State
@@ -473,11 +473,13 @@ def test_killed_at_any_point_of_a_pick_up_every_file_is_run_exactly_once(app, se
     environ = {**os.environ, **settings, "DATABASE_URL": app.config["SQLALCHEMY_DATABASE_URI"]}
     killed = 0
     waiting = list(emails)
+    # Whose reading is killed eight times is given up, which is right and not what is asked here.
+    few_attempts = case((DroppedFile.attempts > 5, 5), else_=DroppedFile.attempts)
     for kill in range(KILLS):
         if kill % 2 == 0 and waiting:
             email = waiting.pop()
             put(server, f"{email.partition('@')[0]}.csv", email)
-        db.session.execute(update(DroppedFile).values(next_try_at=now()))
+        db.session.execute(update(DroppedFile).values(next_try_at=now(), attempts=few_attempts))
         db.session.commit()
         process = subprocess.Popen([sys.executable, "-c", PICK_UP], cwd=CHECKOUT, env=environ)
         server.fault = kill_at(lambda process=process: process.pid, chance.randrange(1, 20))
