@@ -15,6 +15,7 @@ from jobs.schedule import tidy
 from purge import batches
 from purge.batches import Batch, Door, NotPossible, Outcome, State
 from purge.batches.model import Chunk, PurgeRequest, UploadPart
+from purge.batches.upload import Lost
 from purge.erasure.map import read_map
 from purge.extensions import db, now, reading
 from purge.models import Customer
@@ -268,11 +269,39 @@ def test_a_file_of_which_a_part_is_missing_is_never_ready(app, monkeypatch):
     db.session.execute(delete(UploadPart).where(UploadPart.number == last))
     db.session.commit()
     for _ in range(5):
-        with pytest.raises(import_module("purge.batches.check").Incomplete):
+        with pytest.raises(Lost):
             work(batches.check, batch)
     work(batches.check, batch)
-    db.session.expire_all()
     assert batch.state is State.REFUSED
+
+
+def test_a_check_of_fewer_rows_than_the_file_has_is_never_ready(app):
+    batch = opened("ann@people.com")
+    batches.map_fields(batch, 0, False)
+    batch.rows += 1
+    db.session.commit()
+    with pytest.raises(import_module("purge.batches.check").Incomplete):
+        work(batches.check, batch)
+    assert batch.state is State.CHECKING
+
+
+def test_what_is_discarded_while_the_file_is_read_ends_its_check_quietly(app, monkeypatch):
+    module = import_module("purge.batches.upload")
+    monkeypatch.setattr(module, "PART_BYTES", 40)
+    batch = opened(*(f"p{n}@people.com" for n in range(7)))
+    batches.map_fields(batch, 0, False)
+    db.session.commit()
+    batch_id, place = batch.id, module._place
+
+    def discard_before_the_next(of: int, number: int) -> str:
+        if number == 1:  # the first is open
+            batches.discard(db.session.get(Batch, batch_id))
+            db.session.commit()
+        return place(of, number)
+
+    monkeypatch.setattr(module, "_place", discard_before_the_next)
+    work(batches.check, batch)
+    assert batch.state is State.DISCARDED
 
 
 def test_a_check_that_never_ends_is_refused_in_words_and_its_file_destroyed(app, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from array import array
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -128,13 +129,17 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
                 raise Stopped
             yield block
 
-    with upload.open_upload(batch.id, _scalar) as file:
+    with upload.open_upload(batch, _scalar) as file:
         try:
             at_once(partial(_write, batch.id, token), blocks(), WRITERS[db.engine.dialect.name])
         except Stopped:
             with db.engine.begin() as connection:  # to be told to stop is no failed attempt
                 _move(connection, batch.id, token, check_attempts=batch.check_attempts)
             return False
+        except upload.Lost:
+            with db.engine.begin() as connection:  # who discards the batch destroys its file
+                _move(connection, batch.id, token)
+            raise
     return True
 
 
@@ -221,16 +226,18 @@ def _repeated(same: Column, *where: ColumnElement[bool]) -> Select:
     rows = same.table
     nth = func.row_number().over(partition_by=same, order_by=rows.c.row_number).label("nth")
     numbered = select(rows.c.row_number, nth).where(*where).subquery()
-    return select(numbered.c.row_number).where(numbered.c.nth > 1)
+    return select(numbered.c.row_number).where(numbered.c.nth > 1).order_by(numbered.c.row_number)
 
 
 def _mark_duplicates(batch_id: int, token: str, repeated: Select) -> None:
     rows = PurgeRequest.__table__
-    numbers = sorted(_ask(lambda connection: connection.scalars(repeated).all()))
+    a_few_at_a_time = {"yield_per": BLOCK_ROWS}
+    # Half of ten million rows may be repeated: an array of their numbers is a tenth of a list.
+    numbers = _ask(lambda connection: array("q", connection.scalars(repeated, execution_options=a_few_at_a_time)))
     for start in range(0, len(numbers), BLOCK_ROWS):
         with db.engine.begin() as connection:
             _move(connection, batch_id, token)
-            some = numbers[start : start + BLOCK_ROWS]
+            some = numbers[start : start + BLOCK_ROWS].tolist()
             # Between the two, or PostgreSQL, which knows nothing of these rows yet, takes twice as long.
             these = erasure.among(rows.c.row_number, some, connection), rows.c.row_number.between(some[0], some[-1])
             duplicate = {"outcome": Outcome.DUPLICATE, "customer_id": None, "reason": None}

@@ -46,9 +46,9 @@ class Preview:
 
 def preview(batch: Batch, column: int | None) -> Preview:
     """The first 100 rows, each with its verdict under this mapping; a column that is not there counts as none."""
-    with upload.open_upload(batch.id, db.session.scalar) as file:
+    with upload.open_upload(batch, db.session.scalar) as file:
         header = customer_csv.read_header(file, batch.encoding, batch.delimiter)
-    with upload.open_upload(batch.id, db.session.scalar) as file:
+    with upload.open_upload(batch, db.session.scalar) as file:
         rows = list(islice(customer_csv.read_rows(file, batch.encoding, batch.delimiter), PREVIEW_ROWS))
     column = column if column is not None and 0 <= column < len(header) else None
     return Preview(
@@ -61,7 +61,7 @@ def preview(batch: Batch, column: int | None) -> Preview:
 
 def affected_rows(batch: Batch) -> list[customer_csv.Row]:
     """The first rows that hang on the encoding which somebody must agree to."""
-    with upload.open_upload(batch.id, db.session.scalar) as file:
+    with upload.open_upload(batch, db.session.scalar) as file:
         return [] if batch.encoding_agreed else customer_csv.affected_rows(file, batch.delimiter)
 
 

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from flask import current_app
-from sqlalchemy import Connection, Select, delete, insert, select
+from sqlalchemy import Connection, Row, Select, delete, insert, select
 
-from purge.batches.model import UploadPart
+from purge.batches.model import Batch, UploadPart
 from purge.sealing import Seal
 
 PART_BYTES = 1 << 20
+
+
+class Lost(Exception):
+    """The file ends before its last byte: it was destroyed, or a part of it is not there."""
 
 
 def store(connection: Connection, batch_id: int, stream: BinaryIO) -> None:
@@ -22,9 +26,9 @@ def store(connection: Connection, batch_id: int, stream: BinaryIO) -> None:
         connection.execute(insert(UploadPart).values(batch_id=batch_id, number=number, sealed=sealed))
 
 
-def open_upload(batch_id: int, scalar: Callable[[Select], bytes | None]) -> BinaryIO:
-    """The bytes as they came, read piece by piece through `scalar`, which asks the database for one value."""
-    return io.BufferedReader(_Upload(batch_id, scalar), PART_BYTES)
+def open_upload(batch: Batch | Row, scalar: Callable[[Select], bytes | None]) -> BinaryIO:
+    """The bytes as they came, read piece by piece through `scalar`, which asks the database for one value; raises Lost."""
+    return io.BufferedReader(_Upload(batch.id, batch.file_bytes, scalar), PART_BYTES)
 
 
 def destroy(connection: Connection, batch_id: int) -> None:
@@ -41,8 +45,9 @@ def content_digest(stream: BinaryIO) -> bytes:
 
 
 class _Upload(io.RawIOBase):
-    def __init__(self, batch_id: int, scalar: Callable[[Select], bytes | None]):
-        self.batch_id, self.scalar, self.seal, self.number, self.rest = batch_id, scalar, Seal("upload"), 0, b""
+    def __init__(self, batch_id: int, size: int, scalar: Callable[[Select], bytes | None]):
+        self.batch_id, self.missing, self.scalar = batch_id, size, scalar
+        self.seal, self.number, self.rest = Seal("upload"), 0, b""
 
     def readable(self) -> bool:
         return True
@@ -55,12 +60,15 @@ class _Upload(io.RawIOBase):
         return size
 
     def _next_part(self) -> bytes:
+        if not self.missing:
+            return b""
         wanted = select(UploadPart.sealed).where(UploadPart.batch_id == self.batch_id, UploadPart.number == self.number)
         sealed = self.scalar(wanted)
         if sealed is None:
-            return b""
+            raise Lost
         part = self.seal.open(sealed, _place(self.batch_id, self.number))
         self.number += 1
+        self.missing -= len(part)
         return part
 
 
