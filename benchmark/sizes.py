@@ -14,25 +14,26 @@ Copied = Callable[[], AbstractContextManager[Mapping[str, str]]]  # the settings
 
 
 class Files:
-    """A hundredth, the usual tenth, and all of the customers: picked evenly over all, and one after the other."""
+    """Of customers one after the other, a hundredth, the usual tenth and all of them; and the first two picked evenly over all."""
 
     def __init__(self, folder: Path, engine: Engine, customers: int, rows: int):
         folder.mkdir()
+        self.few, self.usual = (folder / f"{size}-evenly.csv" for size in (customers // 100, rows))
+        write_purge_csv(engine, self.few, customers // 100)
+        write_purge_csv(engine, self.usual, rows)
         sizes = (customers // 100, rows, customers)
-        self.evenly = [folder / f"{size}-evenly.csv" for size in sizes]
         self.neighbours = [folder / f"{size}-neighbours.csv" for size in sizes]
-        for size, evenly, neighbours in zip(sizes, self.evenly, self.neighbours, strict=True):
-            write_purge_csv(engine, evenly, size)
+        for size, neighbours in zip(sizes, self.neighbours, strict=True):
             write_purge_csv(engine, neighbours, size, first=size)
-        _, self.usual, self.everybody = self.evenly
+        self.everybody = self.neighbours[-1]
 
 
 def measure(copied: Copied, river: Callable[..., dict], files: Files, runs: int, say: Callable[[str], None]) -> list:
     """For each of the neighbours' files, then for the smallest one picked evenly: what the river tells, and the raw SQL's seconds."""
     measured = []
-    for file in (*files.neighbours, files.evenly[0]):
+    for file in (*files.neighbours, files.few):
         ours, raw = [], []
-        for _ in range(runs if file is not files.neighbours[-1] else 1):  # it takes minutes
+        for _ in range(runs if file is not files.everybody else 1):  # it takes minutes
             with copied() as environ:
                 raw.append(raw_sql(environ, file))
             with copied() as environ:
