@@ -18,13 +18,13 @@ class Files:
 
     def __init__(self, folder: Path, engine: Engine, customers: int, rows: int):
         folder.mkdir()
-        self.few, self.usual = (folder / f"{size}-evenly.csv" for size in (customers // 100, rows))
-        write_purge_csv(engine, self.few, customers // 100)
-        write_purge_csv(engine, self.usual, rows)
         sizes = (customers // 100, rows, customers)
         self.neighbours = [folder / f"{size}-neighbours.csv" for size in sizes]
-        for size, neighbours in zip(sizes, self.neighbours, strict=True):
-            write_purge_csv(engine, neighbours, size, first=size)
+        for size, file in zip(sizes, self.neighbours, strict=True):
+            write_purge_csv(engine, file, size, first=size)
+        self.few, self.usual = evenly = [folder / f"{size}-evenly.csv" for size in sizes[:2]]
+        for size, file in zip(sizes[:2], evenly, strict=True):
+            write_purge_csv(engine, file, size)
         self.everybody = self.neighbours[-1]
 
 
