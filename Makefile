@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# In two processes, each with servers and a browser of its own: the tests wait as much as they work.
+TWO_AT_A_TIME := --numprocesses 2 --dist worksteal
 .PHONY: run test soak bench lint
 
 run: .venv/app
@@ -9,8 +11,8 @@ run: .venv/app
 
 test: .venv/tests lint
 	@bash tests/system-packages
-	$(BIN)/python -m pytest -m "not soak"
-	$(BIN)/python -m pytest -m "not soak" --database postgresql
+	$(BIN)/python -m pytest -m "not soak" $(TWO_AT_A_TIME)
+	$(BIN)/python -m pytest -m "not soak" $(TWO_AT_A_TIME) --database postgresql
 
 soak: .venv/tests
 	@bash tests/system-packages
