@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import queue as queues
 from purge import batches, schema
+from purge.erasure import residue
 from purge.extensions import db, now, reading
 
 SCHEDULER_KEY, SCHEDULER_SECONDS = "purge:scheduler", 30
@@ -30,9 +31,9 @@ class Finding:
 def look(closely: bool = False) -> list[Finding]:
     """Everything an installation needs, one finding each; what cannot be reached is a finding too.
 
-    Closely, the database's every index is looked at as well, which takes a moment.
+    Closely, the database's every index is looked at as well, which takes a moment, and whether its file can be cleared.
     """
-    looked_at = _LOOKED_AT | ({"schema": partial(_schema, schema.missing)} if closely else {})
+    looked_at = _LOOKED_AT | ({"schema": partial(_schema, schema.missing), "files": _files} if closely else {})
     return [_found(name, finding) for name, finding in looked_at.items()]
 
 
@@ -59,6 +60,11 @@ def _database() -> tuple[bool, str, float]:
 def _schema(lacks: Callable[[Connection], list[str]] = schema.misfits) -> tuple[bool, str, float]:
     missing = lacks(db.session.connection())
     return not missing, " ".join(missing) or "as this version needs it", not missing
+
+
+def _files() -> tuple[bool, str, float]:
+    lack = residue.lacks_memory(db.engine) if db.engine.dialect.name == "sqlite" else None
+    return not lack, lack or "can be cleared of what deletions left", not lack
 
 
 def _redis() -> tuple[bool, str, float]:

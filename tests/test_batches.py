@@ -108,6 +108,16 @@ def test_the_first_of_repeated_rows_stands_even_when_nobody_has_the_address(app)
     assert outcomes(batch) == {2: Outcome.NOT_FOUND, 3: Outcome.NOT_FOUND, 4: Outcome.DUPLICATE}
 
 
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_repeated_rows_are_found_however_many_are_sorted_at_a_time(app, monkeypatch, dice, most):
+    monkeypatch.setattr(import_module("purge.batches.check"), "SORTED_ROWS", most)
+    lines = [f"person{dice.randrange(20)}@people.com" for _ in range(60)]
+    firsts = {lines.index(line) for line in lines}
+    told = outcomes(checked(*lines))
+    assert {row - 2 for row, outcome in told.items() if outcome is Outcome.NOT_FOUND} == firsts
+    assert [*told.values()].count(Outcome.DUPLICATE) == 60 - len(firsts)
+
+
 def test_a_customer_whose_address_changed_after_the_check_is_spared(app):
     person, other = add_customer("ann@people.com"), add_customer("ben@people.com")
     batch = confirmed("ann@people.com", "ben@people.com")

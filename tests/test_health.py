@@ -9,9 +9,11 @@ import pytest
 from sqlalchemy import text
 
 from jobs import health
-from purge.extensions import db
+from purge import batches
+from purge.erasure import residue
+from purge.extensions import db, reading
 from tests.people import add_customer
-from tests.test_batches import confirmed, finished
+from tests.test_batches import checked, confirmed, finished
 
 PARTS = {"database", "schema", "redis", "workers", "scheduler", "progress", "pending"}
 
@@ -69,6 +71,24 @@ def test_a_batch_that_stands_still_is_noticed(app):
     db.session.commit()
     found = {finding.name: finding for finding in health.look()}["progress"]
     assert not found.is_well and f"batch {batch_id}" in found.words
+
+
+@pytest.mark.sqlite
+def test_a_file_too_large_for_the_memory_is_not_written_anew_and_doctor_says_why(app, monkeypatch):
+    checked("nobody@people.com")
+    db.session.commit()
+    monkeypatch.setattr(residue, "free_memory", lambda: 100_000)
+    batches.settle()
+    found = {finding.name: finding for finding in health.look(closely=True)}["files"]
+    assert not found.is_well and "0 MB are free" in found.words and not is_cleared()
+    monkeypatch.undo()
+    batches.settle()
+    assert is_cleared() and not residue.lacks_memory(db.engine)
+
+
+def is_cleared() -> bool:
+    with reading(), db.engine.connect() as connection:
+        return connection.scalar(db.select(batches.Batch.cleared_at)) is not None
 
 
 def test_the_oldest_batch_with_waiting_chunks_is_told(app):

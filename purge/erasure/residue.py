@@ -1,10 +1,16 @@
 """What a deletion leaves in the database's own files."""
 
 import logging
+import os
+import re
+from contextlib import closing
+from pathlib import Path
 
 from sqlalchemy import Engine
 
 log = logging.getLogger(__name__)
+
+MB = 1_000_000
 
 
 def clear_residue(engine: Engine) -> bool:
@@ -14,13 +20,37 @@ def clear_residue(engine: Engine) -> bool:
     one's unused space, and a later deletion overwrites the row and not the copy. Seen: 3 addresses of 96,000. About
     eight seconds a gigabyte, in which others read but do not write.
     """
-    connection = engine.raw_connection()
-    try:
-        connection.execute("VACUUM")
-        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
-    except engine.dialect.dbapi.Error as error:
-        log.warning("the database file could not be written anew: %s", error)
+    if lack := lacks_memory(engine):
+        log.warning("%s", lack)
         return False
-    finally:
-        connection.close()
+    with closing(engine.raw_connection()) as connection:
+        try:
+            connection.execute("VACUUM")
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+        except engine.dialect.dbapi.Error as error:
+            log.warning("the database file could not be written anew: %s", error)
+            return False
+
+
+def lacks_memory(engine: Engine) -> str | None:
+    """That there is too little to write the file anew, or None: SQLite makes the copy in memory (1,310 MB for 1,133)."""
+    with closing(engine.raw_connection()) as connection:
+        pages, unused, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+    needed, free = (pages - unused) * size * 1.2, free_memory()
+    if needed < free:
+        return None
+    return (
+        f"To write the database's file anew takes {needed / MB:,.0f} MB of memory, and {free / MB:,.0f} MB are free: what"
+        " deletions left in the file stays there. Give this machine more, or move to PostgreSQL."
+    )
+
+
+def free_memory() -> int:
+    """Bytes that a program could have without anything being swapped out; all there is where the kernel does not say."""
+    try:
+        return int(re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 1024
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
