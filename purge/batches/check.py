@@ -315,16 +315,19 @@ def _settled(connection: Connection, batch_id: int) -> dict[str, int]:
 
 def _cut(connection: Connection, frozen: Select) -> list[dict]:
     """Chunks by customer id and not by row, so that a chunk's deletions fall close together on the disk."""
-    id = frozen.selected_columns[0]
-    nth = (func.row_number().over(order_by=id) - 1) // current_app.config["CHUNK_SIZE"]
-    ranked = frozen.add_columns(nth.label("nth")).subquery()
-    bounds = (
-        func.min(ranked.c.customer_id).label("first_customer_id"),
-        func.max(ranked.c.customer_id).label("last_customer_id"),
-        func.count().label("requests"),
-    )
-    chunks = select(*bounds).group_by(ranked.c.nth).order_by(ranked.c.nth)
-    return [row._asdict() for row in connection.execute(chunks)]
+    id, size = frozen.selected_columns[0], current_app.config["CHUNK_SIZE"]
+    nth = (func.row_number().over(order_by=id) - 1).label("nth")
+    ranked, last = frozen.add_columns(nth).subquery(), frozen.with_only_columns(func.max(id)).scalar_subquery()
+    # Its first and its last customer, and not a group of all: SQLite would sort them in memory, some 45 bytes each.
+    within = ranked.c.nth % size
+    is_end = within.in_([0, size - 1]) | (ranked.c.customer_id == last)
+    ends = select(ranked.c.customer_id, within).where(is_end).order_by(ranked.c.nth)
+    chunks = []
+    for customer_id, before in connection.execute(ends):
+        if before == 0:
+            chunks.append({"first_customer_id": customer_id})
+        chunks[-1] |= {"last_customer_id": customer_id, "requests": before + 1}
+    return chunks
 
 
 def _ours(batch_id: int, token: str) -> tuple[ColumnElement[bool], ...]:
