@@ -6,7 +6,7 @@ import re
 
 import pytest
 from flask import request
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, event, func, select, update
 from sqlalchemy.exc import OperationalError
 
 from app import create_app
@@ -332,6 +332,35 @@ def test_discarding_ends_in_a_page_that_says_so(signed_in):
     url = uploaded(browser, "ann@people.com")
     assert browser.post(f"{url}/discard", page=f"{url}/mapping").location == f"{url}/summary"
     assert "nobody was deleted" in browser.get(f"{url}/summary").text
+
+
+@pytest.mark.parametrize("ask", ["get", "post"])
+def test_the_mapping_of_what_was_discarded_leads_to_the_page_that_says_so(signed_in, ask):
+    browser = signed_in()
+    url = uploaded(browser, "ann@people.com")
+    browser.post(f"{url}/discard", page=f"{url}/mapping")
+    again = {"get": browser.get, "post": lambda at: browser.post(at, {"column": "0", "show": "yes"}, page="/batches")}
+    assert again[ask](f"{url}/mapping").location == f"{url}/summary"
+    part = browser.get(f"{url}/mapping/rows?column=0", headers={"HX-Request": "true"})
+    assert (part.status_code, part.headers["HX-Redirect"]) == (200, f"{url}/summary")
+
+
+@pytest.mark.postgresql  # on SQLite it reads on, as it was
+def test_a_mapping_discarded_while_its_page_is_made_leads_to_the_page_that_says_so(signed_in):
+    browser = signed_in()
+    url = uploaded(browser, "ann@people.com")
+
+    asked = []
+
+    @event.listens_for(db.engine, "before_cursor_execute")
+    def discard(_connection, _cursor, statement, *_):
+        if "FROM upload_part" in statement and not asked:
+            asked.append(statement)
+            with db.engine.begin() as other:
+                other.execute(delete(UploadPart))
+                other.execute(update(Batch).values(state=State.DISCARDED))
+
+    assert browser.get(f"{url}/mapping").location == f"{url}/summary"
 
 
 def test_pausing_resuming_and_cancelling_from_the_page(signed_in):

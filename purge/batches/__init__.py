@@ -22,12 +22,14 @@ from purge.batches.run import run
 from purge.batches.settle import clear_files, settle
 from purge.batches.single import open_single, pending_single, purge_of, single_outcome, today
 from purge.batches.single import preview as preview_single
+from purge.batches.upload import Lost
 
 __all__ = [
     "TYPED_ABOVE",
     "Batch",
     "Door",
     "Ground",
+    "Lost",
     "NotPossible",
     "Outcome",
     "State",

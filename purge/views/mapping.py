@@ -4,7 +4,7 @@ from flask import Blueprint, redirect, render_template, request, url_for
 
 from jobs.bell import ring
 from purge import batches
-from purge.batches import NotPossible, State
+from purge.batches import Lost, NotPossible, State
 from purge.extensions import db
 from purge.views.stages import fetch, moved_on
 
@@ -22,8 +22,8 @@ def rows(batch_id: int):
     """The part of the page that hangs on the mapping."""
     batch = fetch(batch_id)
     column, agreed = request.args.get("column", type=int), "encoding_agreed" in request.args
-    if batch.state is not State.UPLOADED:
-        return "", 200, {"HX-Redirect": url_for("batches.show", batch_id=batch.id)}
+    if redirected := moved_on(batch, State.UPLOADED):
+        return redirected
     return render_template("mapping/_rows.html", batch=batch, preview=batches.preview(batch, column), agreed=agreed)
 
 
@@ -31,10 +31,10 @@ def rows(batch_id: int):
 def settle(batch_id: int):
     batch = fetch(batch_id)
     column, agreed = request.form.get("column", -1, type=int), "encoding_agreed" in request.form
+    if redirected := moved_on(batch, State.UPLOADED):
+        return redirected
     if "show" in request.form:  # without JavaScript: the same page under another mapping
         return _page(batch, column, agreed)
-    if batch.state is not State.UPLOADED:
-        return redirect(url_for("batches.show", batch_id=batch.id), 303)
     try:
         batches.map_fields(batch, column, agreed)
     except NotPossible as refusal:
@@ -43,6 +43,15 @@ def settle(batch_id: int):
     db.session.commit()
     ring(batch)
     return redirect(url_for("batches.checking", batch_id=batch.id), 303)
+
+
+@blueprint.errorhandler(Lost)
+def destroyed(lost: Lost):
+    """Somebody discarded the batch, or its check has ended, while we read its file."""
+    db.session.rollback()
+    if redirected := moved_on(fetch(request.view_args["batch_id"]), State.UPLOADED):
+        return redirected
+    raise lost
 
 
 def _page(batch, column: int | None, agreed: bool = False, refusal: str | None = None) -> str:

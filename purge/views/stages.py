@@ -1,6 +1,6 @@
 """A batch's stages, each at an address of its own; whoever comes to another is sent to the one it is at."""
 
-from flask import Response, abort, redirect, url_for
+from flask import Response, abort, redirect, request, url_for
 
 from purge.batches import Batch, State
 from purge.extensions import db
@@ -29,5 +29,9 @@ def stage_url(batch: Batch) -> str:
 
 
 def moved_on(batch: Batch, *here: State) -> Response | None:
-    """A redirect when the batch is at none of these stages."""
-    return None if batch.state in here else redirect(stage_url(batch), 303)
+    """A redirect of the whole page when the batch is at none of these stages."""
+    if batch.state in here:
+        return None
+    if "HX-Request" in request.headers:  # or the other page would come into the place of a part of this one
+        return Response(headers={"HX-Redirect": stage_url(batch)})
+    return redirect(stage_url(batch), 303)
