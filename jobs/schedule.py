@@ -20,6 +20,7 @@ from purge.extensions import db, reading
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 2
+AGAIN_SECONDS = 10  # after tidying that was not possible, which its log says each time
 REST_TIMES = 10  # after tidying for a second, ten seconds in which others may write
 
 
@@ -36,8 +37,9 @@ def run() -> None:
             scheduler_was_here()
             if time.monotonic() > rest_until:
                 began = time.monotonic()
-                tidy()
-                rest_until = time.monotonic() + REST_TIMES * (time.monotonic() - began)
+                is_tidy = tidy()
+                rest = REST_TIMES * (time.monotonic() - began)
+                rest_until = time.monotonic() + (rest if is_tidy else max(rest, AGAIN_SECONDS))
         except SQLAlchemyError as error:
             log.warning("the database is out of reach (%s); the next sweep tries again", type(error).__name__)
         except redis.RedisError as error:
@@ -60,8 +62,8 @@ def look_at_drops() -> None:
         ring_poll(connection_id)
 
 
-def tidy() -> None:
-    """Throw forgotten uploads away, and clear what finished batches left in the database's files."""
+def tidy() -> bool:
+    """Throw forgotten uploads away, and clear what finished batches left in the database's files; False when that failed."""
     with reading():
         ids = [batch.id for batch in batches.forgotten()]
         db.session.rollback()
@@ -70,4 +72,4 @@ def tidy() -> None:
             batches.discard(db.session.get(Batch, batch_id))
             db.session.commit()
         db.session.rollback()
-    batches.settle(timedelta(seconds=current_app.config["CLEAR_AFTER_SECONDS"]))
+    return batches.settle(timedelta(seconds=current_app.config["CLEAR_AFTER_SECONDS"]))

@@ -1,13 +1,16 @@
 """After the last chunk: what the deletions left in the database's own files goes too."""
 
+import logging
 from datetime import timedelta
 
 from sqlalchemy import exists, func, update
 
 from purge.batches.model import Batch, State
 from purge.customers import search_index
-from purge.erasure.residue import clear_residue
+from purge.erasure.residue import clear_residue, lacks_memory
 from purge.extensions import db, now, reading
+
+log = logging.getLogger(__name__)
 
 BUSY = (State.CHECKING, State.RUNNING, State.CANCELLING)
 LONGEST_WAIT = timedelta(minutes=10)
@@ -16,17 +19,20 @@ NO_TIME = timedelta()
 
 def clear_files() -> bool:
     """Write the search index and the database's file anew; False when that was not possible now."""
+    if lack := lacks_memory(db.engine):
+        log.warning("%s", lack)
+        return False
     search_index.clear_residue(db.engine)
     return clear_residue(db.engine)
 
 
-def settle(quiet: timedelta = NO_TIME) -> None:
-    """Once nothing has run for so long, clear what finished batches left behind, and say when.
+def settle(quiet: timedelta = NO_TIME) -> bool:
+    """Once nothing has run for so long, clear what finished batches left behind, and say when; False when that was not possible.
 
     Clearing holds up whoever writes, and somebody who purges one customer after the other should not wait for it.
     """
-    if db.engine.dialect.name != "sqlite":
-        return  # PostgreSQL tidies its files itself, in its own time; docs/production.md says what stays until then
+    if db.engine.dialect.name != "sqlite":  # PostgreSQL tidies its files itself; docs/production.md says when
+        return True
     unsettled = Batch.state == State.FINISHED, Batch.cleared_at.is_(None)
     with reading(), db.engine.connect() as connection:
         finished = list(connection.scalars(db.select(Batch.id).where(*unsettled)))
@@ -35,7 +41,9 @@ def settle(quiet: timedelta = NO_TIME) -> None:
         ).one()
         busy = connection.scalar(db.select(exists().where(Batch.state.in_(BUSY))))
     if busy or not finished or (now() - last < quiet and now() - first < LONGEST_WAIT):
-        return
-    if clear_files():
+        return True
+    is_clear = clear_files()
+    if is_clear:
         with db.engine.begin() as connection:
             connection.execute(update(Batch).where(Batch.id.in_(finished)).values(cleared_at=now()))
+    return is_clear
