@@ -38,10 +38,8 @@ class Instance:
     def __init__(self, folder: Path, template: str | None = None, **settings: str):
         self.port = free_port()
         self.folder, self.url = folder, f"http://127.0.0.1:{self.port}"
-        ports = {
-            "PORT": str(self.port),
-            "DROP_PORT": str(free_port()),
-        }  # by itself it would take one that another takes too
+        # Two that start in the same second would both find the usual port for SFTP free.
+        ports = {"PORT": str(self.port), "DROP_PORT": str(free_port())}
         self.environ = {**os.environ, "INSTANCE_PATH": str(folder), "DEMO": "0", **ports, **settings}
         if Instance.server and "DATABASE_URL" not in settings:
             self.environ["DATABASE_URL"] = Instance.server.url(Instance.server.make(template or "template0"))

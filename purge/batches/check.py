@@ -211,7 +211,7 @@ def _request(connection: Connection, batch_id: int, block: list[tuple]) -> None:
 
 
 def _one_address(batch: Row) -> Iterator[Select]:
-    """Of the rows with one address all but the first, by parts of all fingerprints."""
+    """Of the rows with one address all but the first; each part has its share of all fingerprints. An invalid row has none."""
     rows = PurgeRequest.__table__
     parts = 1 + batch.rows // SORTED_ROWS if db.engine.dialect.name == "sqlite" else 1
     bounds = [bytes([256 * part // parts]) for part in range(parts)]

@@ -42,8 +42,8 @@ def settle(quiet: timedelta = NO_TIME) -> bool:
         busy = connection.scalar(db.select(exists().where(Batch.state.in_(BUSY))))
     if busy or not finished or (now() - last < quiet and now() - first < LONGEST_WAIT):
         return True
-    is_clear = clear_files()
-    if is_clear:
-        with db.engine.begin() as connection:
-            connection.execute(update(Batch).where(Batch.id.in_(finished)).values(cleared_at=now()))
-    return is_clear
+    if not clear_files():
+        return False
+    with db.engine.begin() as connection:
+        connection.execute(update(Batch).where(Batch.id.in_(finished)).values(cleared_at=now()))
+    return True
