@@ -27,6 +27,7 @@ from sqlalchemy import (
     func,
     select,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, registry
 
 # A transaction writes unless it says otherwise. On SQLite one that begins by reading and then writes
@@ -129,7 +130,10 @@ def alone(engine: Engine, name: str):
             try:
                 yield connection.scalar(select(func.pg_try_advisory_lock(func.hashtext(name))))
             finally:
-                connection.invalidate()  # the lock goes with the session
+                try:
+                    connection.execute(select(func.pg_advisory_unlock_all()))
+                except DBAPIError:
+                    connection.invalidate()  # it goes with the session, once the server has noticed
         return
     with open(Path(engine.url.database).with_suffix(f".{name}"), "w") as place:
         try:

@@ -15,7 +15,7 @@ from purge.batches.check import BLOCK_ROWS, FEW_ROWS
 from purge.batches.model import Chunk
 from purge.customers import Asked, Sort, find
 from purge.erasure.engine import among
-from purge.extensions import db
+from purge.extensions import alone, db
 from purge.models import Customer
 from tests.instance import Admin, Instance, free_port
 from tests.people import add_customer, refuse
@@ -51,6 +51,16 @@ def wait_until_finished(shop) -> None:
 
     shop.wait_for(is_finished, 120)
     shop.assert_only_the_planned_are_gone()
+
+
+def test_what_was_let_go_is_free_at_once(app):
+    """However long the server process that held it would take to end."""
+    with db.engine.begin() as connection:
+        for number in range(1_000):
+            connection.execute(text(f"CREATE TEMPORARY TABLE t{number} ()"))
+    for _ in range(2):
+        with alone(db.engine, "a test") as is_alone:
+            assert is_alone
 
 
 def test_the_server_crashes_in_the_middle_of_a_batch_and_comes_back(shop, own_server, dice):
