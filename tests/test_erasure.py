@@ -86,7 +86,8 @@ def test_the_friend_keeps_referral_and_reward_and_the_purged_ones_pending_reward
     for owner in (ann, ben):
         for status in RewardStatus:
             db.session.execute(insert(Reward), {"customer_id": owner, "status": status, **money})
-    erase(db.session.connection(), read_map(db.metadata), [ann])
+    erased = erase(db.session.connection(), read_map(db.metadata), [ann])
+    assert (erased["reward"], erased["reward.status"]) == (4, 2)
     assert db.session.execute(select(Referral.referrer_id, Referral.friend_id)).all() == [(None, ben)]
     rewards = select(Reward.status, Reward.coupon_code).order_by(Reward.id)
     assert db.session.execute(rewards.where(Reward.customer_id == ben)).all() == [(s, "THANKS") for s in RewardStatus]

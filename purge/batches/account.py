@@ -172,7 +172,7 @@ def in_words(rows: dict[str, int]) -> list[Fall]:
     for part in read_map(db.metadata).tables:
         name, stays = part.table.name, part.rule.action is Action.ANONYMISE
         told.append((rows.get(name, 0), part.rule.told, stays, False))
-        for column in part.anonymised:
-            told.append((rows.get(f"{name}.{column.name}", 0), column.info["erasure"].told, stays, True))
+        for column in part.replaced:
+            told.append((rows.get(str(column), 0), column.info["erasure"].told, stays, True))
     falls = [Fall(number, words[number != 1], *kind) for number, words, *kind in told if number and words]
     return sorted(falls, key=lambda fall: (not fall.stays, -fall.rows))

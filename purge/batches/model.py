@@ -206,7 +206,7 @@ class Chunk(db.Model):
     requests: Mapped[int] = mapped_column(info=ACCOUNT)
     started_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
     finished_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
-    erased: Mapped[dict[str, Any] | None] = mapped_column(JSON, info=ACCOUNT)  # table: rows deleted or made anonymous
+    erased: Mapped[dict[str, Any] | None] = mapped_column(JSON, info=ACCOUNT)  # as erasure.erase says it
 
     purged: Mapped[int] = mapped_column(default=0, info=ACCOUNT)
     not_found: Mapped[int] = mapped_column(default=0, info=ACCOUNT)

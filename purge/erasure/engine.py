@@ -34,18 +34,23 @@ class NotErased(Exception):
 
 
 def erase(connection: Connection, erasure: ErasureMap, ids: list[int]) -> dict[str, int]:
-    """Erase these customers inside the caller's transaction; rows deleted or made anonymous, by table."""
-    chosen, customer = _choose(connection, ids), erasure.customer
-    erased = {part.table.name: _erase_from(connection, part, chosen) for part in erasure.tables if not part.is_shared}
+    """Erase these customers inside the caller's transaction; rows deleted or made anonymous by table, and by column
+    where a value was replaced."""
+    chosen, customer, erased = _choose(connection, ids), erasure.customer, Counter()
+    for part in erasure.tables:
+        if not part.is_shared:
+            _erase_from(connection, part, chosen, erased)
     erased[customer.name] = connection.execute(delete(customer).where(chosen(customer.c.id))).rowcount
     # Last, and not for longer than need be: another worker's customers may be the other half of these rows.
-    erased |= {part.table.name: _erase_from(connection, part, chosen) for part in erasure.tables if part.is_shared}
+    for part in erasure.tables:
+        if part.is_shared:
+            _erase_from(connection, part, chosen, erased)
     _verify(connection, erasure, len(ids), chosen, erased)
-    return erased
+    return dict(erased)
 
 
 def count(connection: Connection, erasure: ErasureMap, ids: Select) -> dict[str, int]:
-    """What `erase` would touch: rows by table, and by column where a value is replaced. `ids` selects each customer once."""
+    """What `erase` would touch, and say so. `ids` selects each customer once."""
     counted = {}
     for part in erasure.tables:
         counted |= count_in(connection, part, ids)
@@ -56,11 +61,10 @@ def count_in(connection: Connection, part: TableErasure, ids: Select) -> dict[st
     """The same of one table."""
     counted, chosen = Counter(), ids.subquery()
     (id,) = chosen.c
-    replaced = {column: to for column, to in part.anonymised.items() if to is not None}
-    columns = [func.count()] + [func.count().filter(column.is_distinct_from(to)) for column, to in replaced.items()]
-    names = [part.table.name] + [f"{part.table.name}.{column.name}" for column in replaced]
+    changed = [func.count().filter(value.is_distinct_from(to)) for value, to in part.replaced.items()]
+    names = [part.table.name, *map(str, part.replaced)]
     for link in part.links:
-        rows = connection.execute(select(*columns).join_from(chosen, part.table, link == id)).one()
+        rows = connection.execute(select(func.count(), *changed).join_from(chosen, part.table, link == id)).one()
         counted.update(dict(zip(names, rows, strict=True)))
     return dict(counted)
 
@@ -89,17 +93,20 @@ def _array(values: list[int]) -> ColumnElement:
     return cast(literal(f"{{{','.join(map(str, values))}}}", NullType()), ARRAY(BigInteger))
 
 
-def _erase_from(connection: Connection, part: TableErasure, chosen: Chosen) -> int:
-    if part.rule.action is Action.DELETE:
-        return sum(connection.execute(delete(part.table).where(chosen(link))).rowcount for link in part.links)
-    emptied = {column.name: to for column, to in part.anonymised.items()}
-    return sum(
-        connection.execute(update(part.table).where(chosen(link)).values({link.name: None, **emptied})).rowcount
-        for link in part.links
-    )
+def _erase_from(connection: Connection, part: TableErasure, chosen: Chosen, erased: Counter) -> None:
+    for link in part.links:
+        theirs = chosen(link)
+        if part.rule.action is Action.DELETE:
+            erased[part.table.name] += connection.execute(delete(part.table).where(theirs)).rowcount
+            continue
+        for value, to in part.replaced.items():
+            replace = update(part.table).where(theirs, value.is_distinct_from(to)).values({value: to})
+            erased[str(value)] += connection.execute(replace).rowcount
+        forget = update(part.table).where(theirs).values(dict.fromkeys([link, *part.emptied]))
+        erased[part.table.name] += connection.execute(forget).rowcount
 
 
-def _verify(connection: Connection, erasure: ErasureMap, wanted: int, chosen: Chosen, erased: dict[str, int]) -> None:
+def _verify(connection: Connection, erasure: ErasureMap, wanted: int, chosen: Chosen, erased: Counter) -> None:
     """Look again, table by table; a foreign key that nobody enforces would leave half a person behind."""
     if erased[erasure.customer.name] != wanted:
         raise NotErased(f"{wanted} customers were to go, {erased[erasure.customer.name]} went")

@@ -1,5 +1,6 @@
 """The erasure map: what becomes of every column when a customer is purged, said beside the column itself."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -54,13 +55,20 @@ class TableErasure:
         return len(self.links) > 1
 
     @property
-    def anonymised(self) -> dict[Column, Any]:
-        """Every column that is emptied, but for the links, and what it becomes."""
-        return {
-            column: column.info["erasure"].to
-            for column in self.table.columns
-            if column.info["erasure"].action is Action.ANONYMISE and column not in self.links
-        }
+    def emptied(self) -> list[Column]:
+        """The columns that are emptied, but for the links."""
+        return [column for column, to in self._anonymised() if to is None and column not in self.links]
+
+    @property
+    def replaced(self) -> dict[Column, ColumnElement]:
+        """The columns whose value gives way to another, and to which."""
+        return {column: to for column, to in self._anonymised() if to is not None}
+
+    def _anonymised(self) -> Iterator[tuple[Column, ColumnElement | None]]:
+        for column in self.table.columns:
+            rule = column.info["erasure"]
+            if rule.action is Action.ANONYMISE:
+                yield column, rule.to
 
 
 @dataclass(frozen=True)
