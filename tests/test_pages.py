@@ -3,6 +3,7 @@
 import errno
 import io
 import re
+from importlib import import_module
 
 import pytest
 from flask import request
@@ -201,13 +202,16 @@ def test_however_many_look_on_the_progress_is_counted_once_in_a_while(signed_in,
     browser = signed_in()
     url, asked = at_review(browser, "ann@people.com"), []
     browser.post(f"{url}/confirmation", plan(browser, url), page=f"{url}/review")
-    monkeypatch.setattr(batches, "progress", lambda batch, real=batches.progress: asked.append(batch.id) or real(batch))
-    monkeypatch.setattr("purge.views.batches.LOOK_SECONDS", 60)
+    pages = import_module("purge.views.batches")
+    for module, name in ((batches, "progress"), (pages, "fetch")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda of, name=name, real=real: asked.append(name) or real(of))
+    monkeypatch.setattr(pages, "LOOK_SECONDS", 60)
     told = {browser.get(f"{url}/live?stage=progress").text for _ in range(5)}
-    assert len(told) == len(asked) == 1 and "Deleting" in told.pop()
-    monkeypatch.setattr("purge.views.batches.LOOK_SECONDS", -1)
+    assert len(told) == 1 and asked == ["fetch", "progress"] and "Deleting" in told.pop()
+    monkeypatch.setattr(pages, "LOOK_SECONDS", -1)
     browser.get(f"{url}/live?stage=progress")
-    assert len(asked) == 2
+    assert asked == ["fetch", "progress"] * 2
 
 
 def test_every_stage_sends_you_to_where_the_batch_is(signed_in):

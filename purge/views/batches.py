@@ -58,21 +58,18 @@ def progress(batch_id: int):
 
 @blueprint.get("/<int:batch_id>/live")
 def live(batch_id: int):
-    """What the check's and the run's pages poll; `stage` is the page that asks."""
-    batch = fetch(batch_id)
-    if STAGES[batch.state] != f"batches.{request.args.get('stage')}":
-        return "", STOPS_POLLING, {"HX-Redirect": stage_url(batch)}
-    return _told_lately(batch)
-
-
-def _told_lately(batch: Batch) -> str:
-    """What a batch's page shows while it goes on: asked of the database once in a while, however many look on."""
-    told, this = current_app.extensions.setdefault("batches_told", {}), (batch.id, batch.state)
+    """What the check's and the run's pages poll; `stage` is the page that asks. The database is asked once in a while,
+    however many look on."""
+    this = batch_id, request.args.get("stage")
+    told = current_app.extensions.setdefault("batches_told", {})
     for one, (at, _) in list(told.items()):
         if time.monotonic() - at > LOOK_SECONDS:
             told.pop(one, None)
     found = told.get(this)
     if found is None:
+        batch = fetch(batch_id)
+        if STAGES[batch.state] != f"batches.{this[1]}":
+            return "", STOPS_POLLING, {"HX-Redirect": stage_url(batch)}
         shown = render_template("batches/_live.html", batch=batch, progress=batches.progress(batch))
         found = told[this] = time.monotonic(), shown  # from now: a slow answer is as good to those who waited for it
     return found[1]
