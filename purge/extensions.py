@@ -127,8 +127,9 @@ def alone(engine: Engine, name: str):
     """Whether nobody else is at what has this name, for as long as the block lasts. It ends with its holder, however that ends."""
     if engine.dialect.name != "sqlite":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            is_alone = connection.scalar(select(func.pg_try_advisory_lock(func.hashtext(name))))
             try:
-                yield connection.scalar(select(func.pg_try_advisory_lock(func.hashtext(name))))
+                yield is_alone
             finally:
                 try:
                     connection.execute(select(func.pg_advisory_unlock_all()))

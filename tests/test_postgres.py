@@ -63,6 +63,14 @@ def test_what_was_let_go_is_free_at_once(app):
             assert is_alone
 
 
+def test_what_was_lost_with_its_session_is_free_too(app):
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    with alone(db.engine, "a test"), db.engine.begin() as other:
+        assert other.execute(text(cut)).all() == [(True,)]
+    with alone(db.engine, "a test") as is_alone:
+        assert is_alone
+
+
 def test_the_server_crashes_in_the_middle_of_a_batch_and_comes_back(shop, own_server, dice):
     purging = shop.purge()
     for at in sorted(dice.randrange(1, len(shop.planned)) for _ in range(3)):
