@@ -4,6 +4,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -84,6 +85,15 @@ def test_a_file_too_large_for_the_memory_is_not_written_anew_and_doctor_says_why
     monkeypatch.undo()
     batches.settle()
     assert is_cleared() and not residue.lacks_memory(db.engine)
+
+
+@pytest.mark.sqlite
+def test_what_is_no_database_is_said_to_be_out_of_reach(app):
+    db.engine.dispose()
+    Path(db.engine.url.database).write_bytes(b"something else" * 1_000)
+    found = {finding.name: finding for finding in health.look(closely=True)}
+    for name in ("database", "schema", "files"):
+        assert not found[name].is_well and "out of reach" in found[name].words
 
 
 def is_cleared() -> bool:

@@ -3,10 +3,12 @@
 import logging
 import os
 import re
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from sqlalchemy import Engine
+
+from purge.extensions import reading
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +34,10 @@ def clear_residue(engine: Engine) -> bool:
 
 def lacks_memory(engine: Engine) -> str | None:
     """That there is too little to write the file anew, or None: SQLite makes the copy in memory (1,310 MB for 1,133)."""
-    with closing(engine.raw_connection()) as connection:
+    with reading(), engine.connect() as connection:
         pages, unused, size = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("page_count", "freelist_count", "page_size")
         )
     needed, free = (pages - unused) * size * 1.2, free_memory()
     if needed < free:
@@ -47,7 +50,7 @@ def lacks_memory(engine: Engine) -> str | None:
 
 def free_memory() -> int:
     """Bytes that a program could have without anything being swapped out; all there is where the kernel does not say."""
-    try:
-        return int(re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 1024
-    except OSError:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError):
+        if available := re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text()):
+            return int(available[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
