@@ -41,6 +41,7 @@ POSTGRESQL_OPTIONS = {
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,
         # A plan made for any text reads the whole table for a rare one.
         "prepare_threshold": None,
     },

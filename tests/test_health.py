@@ -82,6 +82,7 @@ def test_a_file_too_large_for_the_memory_is_not_written_anew_and_doctor_says_why
     batches.settle()
     found = {finding.name: finding for finding in health.look(closely=True)}["files"]
     assert not found.is_well and "0 MB are free" in found.words and not is_cleared()
+    assert Path(f"{db.engine.url.database}-wal").stat().st_size == 0  # what needs no memory is done
     monkeypatch.undo()
     batches.settle()
     assert is_cleared() and not residue.lacks_memory(db.engine)

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import psycopg
 import pytest
-from sqlalchemy import event, func, select, text
+from sqlalchemy import event, func, insert, select, text
 
 from purge import batches, schema
 from purge.batches import Outcome, State
@@ -15,8 +15,8 @@ from purge.batches.check import BLOCK_ROWS, FEW_ROWS
 from purge.batches.model import Chunk
 from purge.customers import Asked, Sort, find
 from purge.erasure.engine import among
-from purge.extensions import alone, db
-from purge.models import Customer
+from purge.extensions import alone, db, now
+from purge.models import Customer, Reward, RewardStatus
 from tests.instance import Admin, Instance, free_port
 from tests.people import add_customer, refuse
 from tests.postgres import Postgres
@@ -126,6 +126,27 @@ def test_a_deadlock_is_tried_again(app):
     running.join(30)
     db.session.expire_all()
     assert not running.is_alive() and counts(batch) == {Outcome.PURGED: 2} and batch.state is State.FINISHED
+
+
+def test_a_reward_that_is_sent_on_its_way_meanwhile_is_cancelled_too(app):
+    person = add_customer("ann@people.com")
+    db.session.execute(
+        insert(Reward),
+        {"customer_id": person, "status": RewardStatus.SENT, "amount": 5, "currency": "EUR", "created_at": now()},
+    )
+    batch = confirmed("ann@people.com")
+    url = app.config["SQLALCHEMY_DATABASE_URI"].replace("+psycopg", "")
+    with psycopg.connect(url) as other:
+        other.execute("UPDATE reward SET status = 'pending'")
+        running = threading.Thread(target=_in_app, args=(app, batches.run, batch.id))
+        db.session.commit()
+        running.start()
+        while not other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+            time.sleep(0.01)
+        other.commit()
+    running.join(30)
+    assert not running.is_alive()
+    assert db.session.execute(select(Reward.customer_id, Reward.status)).all() == [(None, RewardStatus.CANCELLED)]
 
 
 def test_one_who_takes_too_long_is_deleted_alone_and_holds_up_nobody(app, monkeypatch):

@@ -7,7 +7,7 @@ from sqlalchemy import exists, func, update
 
 from purge.batches.model import Batch, State
 from purge.customers import search_index
-from purge.erasure.residue import clear_residue, lacks_memory
+from purge.erasure.residue import empty_log, lacks_memory, write_anew
 from purge.extensions import db, now, reading
 
 log = logging.getLogger(__name__)
@@ -18,12 +18,14 @@ NO_TIME = timedelta()
 
 
 def clear_files() -> bool:
-    """Write the search index and the database's file anew; False when that was not possible now."""
-    if lack := lacks_memory(db.engine):
+    """Write the search index and the database's file anew, and empty its log; False when that was not possible now."""
+    lack = lacks_memory(db.engine)
+    if lack:
         log.warning("%s", lack)
-        return False
-    search_index.clear_residue(db.engine)
-    return clear_residue(db.engine)
+    else:
+        search_index.clear_residue(db.engine)
+    is_new = not lack and write_anew(db.engine)
+    return empty_log(db.engine) and is_new
 
 
 def settle(quiet: timedelta = NO_TIME) -> bool:

@@ -99,10 +99,11 @@ def _erase_from(connection: Connection, part: TableErasure, chosen: Chosen, eras
         if part.rule.action is Action.DELETE:
             erased[part.table.name] += connection.execute(delete(part.table).where(theirs)).rowcount
             continue
-        for value, to in part.replaced.items():
+        for value, to in part.replaced.items():  # on its own, to be counted
             replace = update(part.table).where(theirs, value.is_distinct_from(to)).values({value: to})
             erased[str(value)] += connection.execute(replace).rowcount
-        forget = update(part.table).where(theirs).values(dict.fromkeys([link, *part.emptied]))
+        # Once more: somebody else's change may have been committed between the two.
+        forget = update(part.table).where(theirs).values({**dict.fromkeys([link, *part.emptied]), **part.replaced})
         erased[part.table.name] += connection.execute(forget).rowcount
 
 

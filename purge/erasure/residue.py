@@ -15,21 +15,29 @@ log = logging.getLogger(__name__)
 MB = 1_000_000
 
 
-def clear_residue(engine: Engine) -> bool:
-    """Write SQLite's file anew and empty its write-ahead log; False when that was not possible now.
+def write_anew(engine: Engine) -> bool:
+    """Write SQLite's file anew; False when that was not possible now.
 
     `secure_delete` is not enough: when SQLite moves rows between two pages of a tree it leaves a copy in the first
     one's unused space, and a later deletion overwrites the row and not the copy. Seen: 3 addresses of 96,000. About
     eight seconds a gigabyte, in which others read but do not write.
     """
-    with closing(engine.raw_connection()) as connection:
+    return _told(engine, "VACUUM") is not None
+
+
+def empty_log(engine: Engine) -> bool:
+    """Write everything into SQLite's file and leave nothing in the log before it; False when that was not possible now."""
+    told = _told(engine, "PRAGMA wal_checkpoint(TRUNCATE)")
+    return told is not None and told[0][0] == 0  # 1: busy
+
+
+def _told(engine: Engine, statement: str) -> list[tuple] | None:
+    with closing(engine.raw_connection()) as connection:  # in no transaction
         try:
-            connection.execute("VACUUM")
-            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            return not busy
+            return connection.execute(statement).fetchall()
         except engine.dialect.dbapi.Error as error:
-            log.warning("the database file could not be written anew: %s", error)
-            return False
+            log.warning("the database file could not be cleared: %s", error)
+            return None
 
 
 def lacks_memory(engine: Engine) -> str | None:

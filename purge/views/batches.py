@@ -59,7 +59,7 @@ def progress(batch_id: int):
 @blueprint.get("/<int:batch_id>/live")
 def live(batch_id: int):
     """What the check's and the run's pages poll; `stage` is the page that asks. The database is asked once in a while,
-    however many look on."""
+    however many look on; so they may hear of the end half a second late."""
     this = batch_id, request.args.get("stage")
     told = current_app.extensions.setdefault("batches_told", {})
     for one, (at, _) in list(told.items()):
@@ -68,7 +68,7 @@ def live(batch_id: int):
     found = told.get(this)
     if found is None:
         batch = fetch(batch_id)
-        if STAGES[batch.state] != f"batches.{this[1]}":
+        if batch.state not in (State.CHECKING, *GOING_ON) or STAGES[batch.state] != f"batches.{this[1]}":
             return "", STOPS_POLLING, {"HX-Redirect": stage_url(batch)}
         shown = render_template("batches/_live.html", batch=batch, progress=batches.progress(batch))
         found = told[this] = time.monotonic(), shown  # from now: a slow answer is as good to those who waited for it
