@@ -99,12 +99,16 @@ def _erase_from(connection: Connection, part: TableErasure, chosen: Chosen, eras
         if part.rule.action is Action.DELETE:
             erased[part.table.name] += connection.execute(delete(part.table).where(theirs)).rowcount
             continue
-        for value, to in part.replaced.items():  # on its own, to be counted
-            replace = update(part.table).where(theirs, value.is_distinct_from(to)).values({value: to})
-            erased[str(value)] += connection.execute(replace).rowcount
-        # Once more: somebody else's change may have been committed between the two.
-        forget = update(part.table).where(theirs).values({**dict.fromkeys([link, *part.emptied]), **part.replaced})
-        erased[part.table.name] += connection.execute(forget).rowcount
+        forget = {**dict.fromkeys([link, *part.emptied]), **part.replaced}
+        # Each replaced value on its own, to be counted; the last with all the rest, so that no row is written twice.
+        for number, (value, to) in enumerate(part.replaced.items(), 1):
+            is_last = number == len(part.replaced)
+            these = update(part.table).where(theirs, value.is_distinct_from(to))
+            changed = connection.execute(these.values(forget if is_last else {value: to})).rowcount
+            erased.update({str(value): changed, part.table.name: changed if is_last else 0})
+        # Those that are left, and what somebody else committed meanwhile.
+        forget_rest = update(part.table).where(theirs).values(forget)
+        erased[part.table.name] += connection.execute(forget_rest).rowcount
 
 
 def _verify(connection: Connection, erasure: ErasureMap, wanted: int, chosen: Chosen, erased: Counter) -> None:
