@@ -15,6 +15,7 @@ from purge import cli, logs, pickup, views  # noqa: F401 its tables belong to th
 from purge.config import CHECKOUT, ConfigError, load_config
 from purge.customers import search_index
 from purge.extensions import db, limiter, login_manager, migrate, prepare_sqlite
+from purge.pace import share_one_heap
 
 APP_LOAD_ERROR = 4  # to gunicorn: no other worker would do better
 
@@ -22,6 +23,7 @@ APP_LOAD_ERROR = 4  # to gunicorn: no other worker would do better
 def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
     """The app with these settings; raises ConfigError."""
     config = load_config(environ)
+    share_one_heap()  # before anything here begins a thread
     tempfile.tempdir = f"{config['INSTANCE_PATH']}/tmp"  # a form's file spills into our own folder and nowhere else
     os.environ["SQLITE_TMPDIR"] = tempfile.tempdir
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it logs names of files; our own sentences say the rest

@@ -1,16 +1,25 @@
-"""What lets a long job go quicker: more than one thread while the database works, and a collector that leaves it alone."""
+"""What a long job needs to be quick and small: threads while the database works, one heap for them, a collector that leaves it alone."""
 
+import ctypes
 import gc
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import TypeVar
 
 Item, Answer = TypeVar("Item"), TypeVar("Answer")
 
 SWITCH_SECONDS = 0.0005
+M_ARENA_MAX = -8  # malloc.h
+
+
+def share_one_heap() -> None:
+    """For all threads begun from now on: the C library gives each its own, where what one frees is of no use to the others,
+    a hundred megabytes after a million rows."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """More threads change when things are made and done, and nothing else."""
 
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -7,7 +9,21 @@ from itertools import count
 
 import pytest
 
+from purge.config import CHECKOUT
 from purge.pace import at_once
+
+HEAPS_OF_AN_APP = """
+import ctypes
+from app import create_app
+from purge.pace import at_once
+create_app()
+at_once(lambda number: [bytes(5_000) for _ in range(1_000)], range(9), 3)
+library = ctypes.CDLL(None)
+library.fdopen.restype = ctypes.c_void_p
+output = ctypes.c_void_p(library.fdopen(1, b"w"))
+library.malloc_info(0, output)
+library.fflush(output)
+"""
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -97,3 +113,10 @@ def test_one_thread_breaks_and_what_the_other_does_is_done_first():
     with pytest.raises(ValueError):
         at_once(act, [0, 1, 2, 3], 2)
     assert done == [0]
+
+
+def test_threads_share_one_heap(tmp_path):
+    environ = os.environ | {"INSTANCE_PATH": str(tmp_path)}
+    command = [sys.executable, "-c", HEAPS_OF_AN_APP]
+    told = subprocess.run(command, env=environ, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
+    assert told.count("<heap nr=") == 1
