@@ -134,7 +134,7 @@ def _prepare(app: Flask, place: Place, drop_port: int) -> None:
         try:
             upgrade_schema()
             if not db.session.scalar(db.select(User.id).limit(1)):
-                if app.config["DEMO"]:
+                if app.config["DEMO"] and not db.session.scalar(db.select(Customer.id).limit(1)):
                     unfinished.touch()
                 password = add_user(FIRST_ADMIN, Role.ADMIN)
                 print(

@@ -1,13 +1,14 @@
 """Every setting, from the environment, each with its reason. A bad one is refused in a sentence; nothing is guessed."""
 
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import click
 from pysqlite3 import dbapi2 as pysqlite3
@@ -58,12 +59,10 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
     """The app's settings; makes the instance folder and its secrets when they are not there."""
     instance = _instance_folder(environ)
     host = environ.get("HOST", LOOPBACK[0])
-    public = urlsplit(environ.get("PUBLIC_URL", ""))
-    if environ.get("PUBLIC_URL") and not (public.scheme in ("http", "https") and public.hostname):
-        raise ConfigError("PUBLIC_URL must be a whole address, like https://purge.company.com.")
+    public = _public(environ)
     max_bytes = _number(environ, "MAX_CSV_BYTES", 100_000_000)
     database = _database(environ, instance)
-    redis_url = environ.get("REDIS_URL") or _own_redis(instance) or "redis://127.0.0.1:6379/0"
+    redis_url = _redis(environ, instance)
     return {
         # Every file the app writes is under this folder.
         "INSTANCE_PATH": str(instance),
@@ -84,7 +83,7 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         "HOST": host,
         "PORT": _number(environ, "PORT", 5000, most=65_535),
         "WORKERS": _number(environ, "WORKERS", 2, most=64),
-        "DEMO": environ.get("DEMO", "1") != "0",
+        "DEMO": bool(_number(environ, "DEMO", 1, most=1, least=0)),
         "MAX_CSV_BYTES": max_bytes,
         "MAX_CSV_ROWS": _number(environ, "MAX_CSV_ROWS", 1_000_000),
         # Customers a transaction deletes: enough to be quick, few enough to let others write in between.
@@ -130,19 +129,43 @@ def _instance_folder(environ: Mapping[str, str]) -> Path:
         ) from None
 
 
+def _public(environ: Mapping[str, str]) -> SplitResult:
+    given = environ.get("PUBLIC_URL", "")
+    with suppress(ValueError):  # a bracket that is never closed
+        public = urlsplit(given)
+        if not given or (public.scheme in ("http", "https") and public.hostname):
+            return public
+    raise ConfigError("PUBLIC_URL must be a whole address, like https://purge.company.com.")
+
+
 def _database(environ: Mapping[str, str], instance: Path) -> str:
     url = environ.get("DATABASE_URL") or f"sqlite:///{instance / 'purge.db'}"
     kind, _, rest = url.partition("://")
     if kind in ("postgres", "postgresql", "postgresql+psycopg") and rest:
         with suppress(ValueError, ArgumentError):  # a port that is no number
-            if "@" not in (make_url(url).host or ""):
+            parts = make_url(url)
+            if "options" in parts.query:
+                raise ConfigError("DATABASE_URL cannot have options: set them for its user, with ALTER ROLE … SET.")
+            if "@" not in (parts.host or ""):
                 return f"postgresql+psycopg://{rest}"
-    if kind == "sqlite" and rest.strip("/"):
+    if kind == "sqlite" and rest.strip("/") and ":memory:" not in rest and "mode=memory" not in rest:
         return url
     raise ConfigError(
         "DATABASE_URL must be like postgresql://user:password@host:port/database, with %40 for an @ in the password, "
         "or sqlite:////a/file.db."
     )
+
+
+def _redis(environ: Mapping[str, str], instance: Path) -> str:
+    url = environ.get("REDIS_URL") or _own_redis(instance) or "redis://127.0.0.1:6379/0"
+    with suppress(ValueError):  # a port that is no number, from 0 to 65,535
+        parts = urlsplit(url)
+        is_whole = parts.scheme in ("redis", "rediss") and parts.hostname and parts.port != 0
+        if is_whole and re.fullmatch(r"(/\d*)?", parts.path):
+            return url
+    raise ConfigError(
+        "REDIS_URL must be like redis://:password@host:6379/0, or rediss:// for TLS."
+    )  # without the password
 
 
 def _own_redis(instance: Path) -> str | None:

@@ -9,34 +9,57 @@ from flask import current_app
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import SAWarning
 
+from purge.erasure.map import CUSTOMER, read_map
+from purge.evidence.ledger import has_other_key
+from purge.extensions import db
+
 OLDEST_POSTGRESQL = 15
 
 
 def misfits(connection: Connection) -> list[str]:
     """What keeps the app from working on this database, a sentence each, with what to do; quick enough to be asked often."""
-    return [*_behind(connection), *unfit_server(connection), *_without_extension(connection)]
+    fit = [*_behind(connection), *unfit_server(connection), *_without_extension(connection)]
+    return fit or _other_key(connection)
 
 
 def missing(connection: Connection) -> list[str]:
-    """The same, and every index that a deletion needs; for a start and for a person."""
-    return misfits(connection) or _without_index(connection)
+    """The same, and whether a deletion finds everything, and quickly; for a start and for a person."""
+    return misfits(connection) or [*_beyond_the_map(connection), *_without_index(connection)]
 
 
 def _behind(connection: Connection) -> list[str]:
-    newest, current = _newest(), MigrationContext.configure(connection).get_current_revision()
-    if current == newest:
+    (newest, *_), current = _revisions(), _revision(connection)
+    if current == newest or _is_unknown(current):  # which unfit_server says
         return []
     return [f"The schema is at {current or 'nothing'} and this version needs {newest}: run `flask init-db`."]
 
 
+def _is_unknown(revision: str | None) -> bool:
+    return revision not in (None, *_revisions())
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
 @cache
-def _newest() -> str:
+def _revisions() -> tuple[str, ...]:
+    """All that this version knows, the newest first."""
     migrate = current_app.extensions["migrate"]
-    return ScriptDirectory.from_config(migrate.migrate.get_config(migrate.directory)).get_current_head()
+    scripts = ScriptDirectory.from_config(migrate.migrate.get_config(migrate.directory))
+    return tuple(script.revision for script in scripts.walk_revisions())
+
+
+def _other_key(connection: Connection) -> list[str]:
+    if not has_other_key(connection):
+        return []
+    return ["LEDGER_KEY is not the one that this database's ledger was begun with: nobody purged would be known again."]
 
 
 def unfit_server(connection: Connection) -> list[str]:
     """What keeps even the schema from being made."""
+    if _is_unknown(current := _revision(connection)):
+        return [f"The schema is at {current}, which a newer version of Purge has made: start that one."]
     if connection.dialect.name != "postgresql":
         return []
 
@@ -67,6 +90,24 @@ def _without_extension(connection: Connection) -> list[str]:
     return ["The extension pg_trgm is missing: CREATE EXTENSION pg_trgm."]
 
 
+def _beyond_the_map(connection: Connection) -> list[str]:
+    """Tables that somebody added: what a purged person has there would stay, or keep the person."""
+    mapped = {(link.table.name, link.name) for part in read_map(db.metadata).tables for link in part.links}
+    inspected, here = inspect(connection), connection.dialect.default_schema_name
+    others = set(inspected.get_schema_names()) - {here, "information_schema"} if here == "public" else ()
+    sentences = []
+    for schema in (None, *sorted(others)):
+        for (_, table), keys in inspected.get_multi_foreign_keys(schema=schema).items():
+            for column in (key["constrained_columns"][0] for key in keys if key["referred_table"] == CUSTOMER):
+                name = ".".join(filter(None, (schema, table, column)))
+                if schema or (table, column) not in mapped:
+                    sentences.append(
+                        f"{name} leads to a customer and the erasure map knows nothing of it (purge/models): what a purged"
+                        " customer has there would stay, or keep the customer."
+                    )
+    return sentences
+
+
 def _without_index(connection: Connection) -> list[str]:
     """A deletion looks for every row that leads to the one deleted; without an index it reads the whole table each time."""
     found = inspect(connection)
@@ -77,7 +118,7 @@ def _without_index(connection: Connection) -> list[str]:
     for place, keys in found.get_multi_foreign_keys().items():
         first_columns = {index["column_names"][0] for index in indexes.get(place, [])}
         first_columns |= set(primary_keys[place]["constrained_columns"][:1])
-        for column in (key["constrained_columns"][0] for key in keys):
+        for column in (key["constrained_columns"][0] for key in keys if key["referred_table"] in db.metadata.tables):
             if column not in first_columns:
                 sentences.append(f"{place[1]}.{column} leads to another table and has no index: make one.")
     return sentences

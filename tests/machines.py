@@ -59,6 +59,7 @@ class Machines(Instance):
         }
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()
+        self.flask("init-db", check=True)  # the copied database knows the key of where it was made
 
     @cached_property
     def password(self) -> str:

@@ -5,11 +5,11 @@ import hmac
 import pytest
 from sqlalchemy import func, select, text, update
 
-from purge import batches
+from purge import batches, schema
 from purge.batches import Outcome
-from purge.cli.setup import add_user
+from purge.cli.setup import add_user, upgrade_schema
 from purge.evidence.ledger import LedgerEntry, entries
-from purge.extensions import db
+from purge.extensions import db, reading
 from purge.models import Customer, Role, User
 from tests.people import add_customer, refuse
 from tests.test_batches import checked, confirmed, finished, outcomes, work
@@ -27,6 +27,27 @@ def test_a_purge_is_entered_once_under_the_key_that_is_not_in_the_database(app):
     batch = finished("ann@PEOPLE.com", "nobody@people.com")
     wanted = hmac.new(app.config["LEDGER_KEY"], b"ann@people.com", "sha256").digest()
     assert db.session.execute(select(LedgerEntry.fingerprint, LedgerEntry.batch_id)).all() == [(wanted, batch.id)]
+
+
+def test_nobody_goes_on_with_a_ledger_under_another_key(app):
+    """What they wrote nobody could find, and whom they looked for would be unknown to them."""
+    assert not lacks()
+    app.config["LEDGER_KEY"] = b"another" * 5
+    assert "LEDGER_KEY" in lacks()
+    upgrade_schema()
+    assert not lacks()  # nobody stands in it yet
+    add_customer("ann@people.com")
+    finished("ann@people.com")
+    app.config["LEDGER_KEY"] = b"a third" * 5
+    upgrade_schema()
+    assert "LEDGER_KEY" in lacks()
+    upgrade_schema(another_ledger_key=True)
+    assert not lacks()
+
+
+def lacks() -> str:
+    with reading(), db.engine.connect() as connection:
+        return " ".join(schema.misfits(connection))
 
 
 def test_a_deletion_that_is_rolled_back_is_not_entered(app):

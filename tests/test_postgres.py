@@ -228,6 +228,14 @@ def test_what_a_database_lacks_is_named(app):
             connection.invalidate()
 
 
+def test_a_table_of_another_schema_that_leads_to_a_customer_is_named(app):
+    with db.engine.connect() as connection:
+        connection.execute(text("CREATE SCHEMA crm"))
+        connection.execute(text("CREATE TABLE crm.card (of_id BIGINT REFERENCES customer (id))"))
+        (sentence,) = schema.missing(connection)
+        assert sentence.startswith("crm.card.of_id leads to a customer")
+
+
 def test_addresses_are_compared_byte_by_byte(app):
     """An index that follows the system's sorting rules is broken by their next version, and hides somebody."""
     of_the_column = "SELECT collation_name FROM information_schema.columns WHERE column_name = 'email_key'"

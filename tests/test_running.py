@@ -132,6 +132,13 @@ def key(folder):
         ("PUBLIC_URL", "purge.com"),
         ("DATABASE_URL", "postgresql://purge:open@sesame@db.company.com/purge"),
         ("DATABASE_URL", "postgresql://purge:sesame@db.company.com:postgres/purge"),
+        ("DATABASE_URL", "postgresql://purge:sesame@db.company.com/purge?options=-csearch_path%3Dgdpr"),
+        ("DATABASE_URL", "sqlite:///:memory:"),
+        ("PUBLIC_URL", "https://[purge"),
+        ("REDIS_URL", "redis.company.com:6379"),
+        ("REDIS_URL", ":sesame@redis.company.com:6379/0"),
+        ("REDIS_URL", "redis://redis.company.com:sesame/0"),
+        ("DEMO", "no"),
     ],
 )
 def test_a_bad_setting_is_said_in_a_sentence_by_every_command(instance, name, value):

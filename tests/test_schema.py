@@ -8,8 +8,9 @@ from alembic.migration import MigrationContext
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import inspect, text
 
+from purge import schema
 from purge.customers import search_index
-from purge.extensions import db
+from purge.extensions import db, reading
 from tests.people import add_customer
 from tests.test_batches import confirmed
 from tests.test_single import open_single
@@ -30,6 +31,32 @@ def test_down_and_up_again_leaves_a_working_schema(app):
     upgrade(directory=directory)
     add_customer("ann@people.com")
     db.session.commit()
+
+
+def test_a_schema_of_another_version_is_named(app):
+    for version, advice in (("0001", "run `flask init-db`"), ("9999", "a newer version of Purge")):
+        db.session.execute(text(f"UPDATE alembic_version SET version_num = '{version}'"))
+        db.session.commit()
+        (sentence,) = lacking(schema.misfits)
+        assert version in sentence and advice in sentence
+    told = app.test_cli_runner().invoke(args="init-db")
+    assert told.exit_code == 2 and "a newer version of Purge" in told.output
+
+
+def test_a_table_that_the_erasure_map_does_not_know_is_named_and_a_stranger_is_not(app):
+    for name, leads_to in (("stranger", "loyalty_tier"), ("loyalty_card", "customer")):
+        db.session.execute(text(f"CREATE TABLE IF NOT EXISTS {leads_to} (id BIGINT PRIMARY KEY)"))
+        key = f"of_id BIGINT REFERENCES {leads_to} (id) ON DELETE SET NULL"
+        db.session.execute(text(f"CREATE TABLE {name} (id BIGINT PRIMARY KEY, {key})"))
+    db.session.execute(text("CREATE INDEX ix_loyalty_card ON loyalty_card (of_id)"))
+    db.session.commit()
+    (sentence,) = lacking(schema.missing)
+    assert sentence.startswith("loyalty_card.of_id leads to a customer")
+
+
+def lacking(looked_at) -> list[str]:
+    with reading(), db.engine.connect() as connection:
+        return looked_at(connection)
 
 
 @pytest.mark.sqlite

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from purge import demo_data as demo
 from purge import email_address, schema
 from purge.config import ConfigError
+from purge.evidence.ledger import adopt_key
 from purge.extensions import alone, db, reading
 from purge.models import Role, User
 
@@ -22,8 +23,13 @@ WORTH_SAYING = 10  # looks in vain, two seconds
 
 
 @click.command("init-db")
+@click.option(
+    "--another-ledger-key",
+    is_flag=True,
+    help="Go on with this LEDGER_KEY, where the ledger was begun with another: who was purged before is not known again.",
+)
 @with_appcontext
-def init_db() -> None:
+def init_db(another_ledger_key: bool) -> None:
     """Make the database's tables, or bring them up to date. Safe to repeat."""
     try:
         with reading(), db.engine.connect() as connection:
@@ -33,9 +39,13 @@ def init_db() -> None:
     if sentences:
         raise ConfigError(" ".join(sentences))
     try:
-        upgrade_schema()
+        upgrade_schema(another_ledger_key)
+        with reading(), db.engine.connect() as connection:
+            sentences = schema.misfits(connection)
     except DBAPIError as error:
         raise ConfigError(f"The schema could not be made: {_first_line(error)}") from None
+    if sentences:
+        raise ConfigError(" ".join(sentences))
     click.echo("The database is up to date.")
 
 
@@ -92,13 +102,15 @@ def demo_data(customers: int, seed: int, purge_csv: Path | None, rows: int) -> N
         click.echo(f"Wrote {purge_csv}.")
 
 
-def upgrade_schema() -> None:
-    """Alembic's upgrade; of two at once, on whatever machines, the second waits and finds nothing to do."""
+def upgrade_schema(another_ledger_key: bool = False) -> None:
+    """Alembic's upgrade, and the ledger's key; of two at once, on whatever machines, the second waits and finds nothing to do."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     for waited in count():
         with alone(db.engine, "schema") as is_alone:
             if is_alone:
                 upgrade(directory=current_app.extensions["migrate"].directory)
+                with db.engine.begin() as connection:
+                    adopt_key(connection, even_if_written=another_ledger_key)
                 return
         if waited == WORTH_SAYING:
             click.echo("Somebody else is making the schema; waiting for them …")

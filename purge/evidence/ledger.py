@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from flask import current_app
-from sqlalchemy import Connection, LargeBinary, Select, insert, literal, select
+from sqlalchemy import Connection, LargeBinary, Select, delete, insert, literal, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from purge import email_address
@@ -25,6 +25,28 @@ class LedgerEntry(db.Model):
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True, info=KEYED)
     batch_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, info=KEYED)
     purged_at: Mapped[datetime] = mapped_column(info=KEYED)
+
+
+class LedgerKey(db.Model):
+    """By what the key of the ledger is known again: a process that has another one would write what nobody can find."""
+
+    __tablename__ = "ledger_key"
+    __table_args__ = {"sqlite_with_rowid": False, "info": KEYED}
+
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True, info=KEYED)  # of no address
+
+
+def has_other_key(connection: Connection) -> bool:
+    """Whether the ledger was begun with another key than ours."""
+    return connection.scalar(select(LedgerKey.fingerprint)) not in (None, fingerprinter()(""))
+
+
+def adopt_key(connection: Connection, even_if_written: bool = False) -> None:
+    """From now on the ledger has our key; where people stand in it already, only if it had none or we are told to."""
+    known = connection.scalar(select(LedgerKey.fingerprint))
+    if known is None or even_if_written or not connection.execute(select(LedgerEntry.batch_id).limit(1)).first():
+        connection.execute(delete(LedgerKey))
+        connection.execute(insert(LedgerKey).values(fingerprint=fingerprinter()("")))
 
 
 def fingerprinter() -> Callable[[str], bytes]:

@@ -1,0 +1,22 @@
+"""The ledger knows its key again. `flask init-db` writes it down; nobody waits."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade():
+    op.create_table(
+        "ledger_key",
+        sa.Column("fingerprint", sa.LargeBinary(32), nullable=False),
+        sa.PrimaryKeyConstraint("fingerprint", name="pk_ledger_key"),
+        sqlite_with_rowid=False,
+    )
+
+
+def downgrade():
+    op.drop_table("ledger_key")
