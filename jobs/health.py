@@ -6,7 +6,7 @@ from functools import partial
 
 import redis
 from rq import Worker
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import queue as queues
@@ -53,8 +53,11 @@ def _found(name: str, finding: Callable[[], tuple[bool, str, float]]) -> Finding
 
 
 def _database() -> tuple[bool, str, float]:
+    kind = db.engine.dialect.name
+    if kind == "postgresql" and db.session.scalar(text("SHOW transaction_read_only")) == "on":
+        return False, "takes no changes: another server may be the one that does now", 0
     db.session.execute(select(1))
-    return True, f"answers ({db.engine.dialect.name})", 1
+    return True, f"answers ({kind})", 1
 
 
 def _schema(lacks: Callable[[Connection], list[str]] = schema.misfits) -> tuple[bool, str, float]:
@@ -90,7 +93,7 @@ def _scheduler() -> tuple[bool, str, float]:
 
 
 def _progress() -> tuple[bool, str, float]:
-    """Seconds for which the batch that has stood still the longest has had waiting chunks and finished none."""
+    """Seconds for which the batch that has stood still the longest has finished no chunk, or no block of its check."""
     still = batches.longest_still()
     if still is None:
         return True, "no batch waits", 0

@@ -31,6 +31,10 @@ with database.engine.connect() as connection:
     if connection.dialect.name == "sqlite":
         # SQLite changes a table by making it anew; with the keys on, dropping the old one would take its children along.
         connection.connection.execute("PRAGMA foreign_keys=OFF")
+    else:
+        connection.connection.execute(
+            "SET lock_timeout = 0"
+        )  # an index is made beside whoever is at work, however long
     context.configure(
         connection=connection,
         target_metadata=database.metadata,

@@ -21,9 +21,14 @@ REDIS_FILE = "redis.url"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-# A machine that is gone must not hold its chunk's locks until the server's own two hours are over.
+# Whatever the server, the database or the role say.
 SESSION = {
     "timezone": "UTC",
+    "default_transaction_isolation": r"read\ committed",
+    "statement_timeout": 0,  # a chunk sets its own
+    # Whoever holds a customer for long must not hold up everybody else, who wait for a worker or for the web server's threads.
+    "lock_timeout": "10s",
+    # A machine that is gone must not hold its chunk's locks until the server's own two hours are over.
     "tcp_keepalives_idle": 30,
     "tcp_keepalives_interval": 10,
     "tcp_keepalives_count": 3,

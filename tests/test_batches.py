@@ -10,10 +10,12 @@ from importlib import import_module
 
 import pytest
 from sqlalchemy import delete, event, func, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from jobs.schedule import tidy
 from purge import batches
 from purge.batches import Batch, Door, NotPossible, Outcome, State
+from purge.batches.check import MOST_ATTEMPTS
 from purge.batches.model import Chunk, PurgeRequest, UploadPart
 from purge.batches.upload import Lost
 from purge.erasure.map import read_map
@@ -275,6 +277,41 @@ def test_what_is_discarded_while_a_block_is_written_leaves_no_row_behind(app, mo
     held_up(app, monkeypatch, batch_id, discard)
     assert batch.state is State.DISCARDED
     assert db.session.scalar(select(func.count()).select_from(PurgeRequest)) == 0
+
+
+def move_the_ledger_away(away: bool) -> None:
+    """As a newer version's migration may, while this one is at work."""
+    names = ("ledger_entry", "moved") if away else ("moved", "ledger_entry")
+    db.session.execute(text("ALTER TABLE {} RENAME TO {}".format(*names)))
+    db.session.commit()
+
+
+def test_a_database_that_is_not_as_we_need_it_is_no_failed_attempt_at_a_check(app):
+    batch = opened("nobody@people.com")
+    batches.map_fields(batch, 0, False)
+    moved_at = batch.moved_at
+    move_the_ledger_away(True)
+    for _ in range(MOST_ATTEMPTS + 1):
+        with pytest.raises(DBAPIError):
+            work(batches.check, batch)
+    assert (batch.state, batch.check_attempts, batch.moved_at) == (State.CHECKING, 0, moved_at)
+    assert batches.longest_still()[0] == batch.id
+    move_the_ledger_away(False)
+    work(batches.check, batch)
+    assert batch.state is State.FINISHED and outcomes(batch) == {2: Outcome.NOT_FOUND}
+
+
+def test_a_database_that_is_not_as_we_need_it_fails_nobody(app):
+    add_customer("ann@people.com")
+    add_customer("ben@people.com")
+    batch = confirmed("ann@people.com", "ben@people.com")
+    move_the_ledger_away(True)
+    with pytest.raises(DBAPIError):
+        work(batches.run, batch)
+    assert batch.state is State.RUNNING and counts(batch) == {}
+    move_the_ledger_away(False)
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 2}
 
 
 def test_a_file_of_which_a_part_is_missing_is_never_ready(app, monkeypatch):

@@ -14,7 +14,7 @@ from purge import batches
 from purge.erasure import residue
 from purge.extensions import db, reading
 from tests.people import add_customer
-from tests.test_batches import checked, confirmed, finished
+from tests.test_batches import checked, confirmed, finished, opened
 
 PARTS = {"database", "schema", "redis", "workers", "scheduler", "progress", "pending"}
 
@@ -74,6 +74,16 @@ def test_a_batch_that_stands_still_is_noticed(app):
     assert not found.is_well and f"batch {batch_id}" in found.words
 
 
+def test_a_check_that_stands_still_is_noticed(app):
+    batch = opened("ann@people.com")
+    batches.map_fields(batch, 0, False)
+    db.session.commit()
+    assert well()["progress"]
+    db.session.execute(text("UPDATE batch SET moved_at = '2026-01-01 00:00:00'"))
+    db.session.commit()
+    assert not well()["progress"]
+
+
 @pytest.mark.sqlite
 def test_a_file_too_large_for_the_memory_is_not_written_anew_and_doctor_says_why(app, monkeypatch):
     checked("nobody@people.com")
@@ -89,12 +99,15 @@ def test_a_file_too_large_for_the_memory_is_not_written_anew_and_doctor_says_why
 
 
 @pytest.mark.sqlite
-def test_what_is_no_database_is_said_to_be_out_of_reach(app):
+def test_what_is_no_database_is_said_to_be_out_of_reach(app, visitor):
     db.engine.dispose()
     Path(db.engine.url.database).write_bytes(b"something else" * 1_000)
     found = {finding.name: finding for finding in health.look(closely=True)}
     for name in ("database", "schema", "files"):
         assert not found[name].is_well and "out of reach" in found[name].words
+    app.config["METRICS_TOKEN"] = "right"
+    told = visitor.client.get("/metrics", headers={"Authorization": "Bearer right"})
+    assert told.status_code == 200 and 'purge_well{part="database"} 0.0' in told.text
 
 
 def is_cleared() -> bool:

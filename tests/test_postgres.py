@@ -1,14 +1,17 @@
 """What only PostgreSQL can do to us: stop, cut connections, see a deadlock, take too long, be another one than we need."""
 
+import subprocess
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 import psycopg
 import pytest
 from sqlalchemy import event, func, insert, select, text
+from sqlalchemy.exc import OperationalError
 
+from jobs import health
 from purge import batches, schema
 from purge.batches import Outcome, State
 from purge.batches.check import BLOCK_ROWS, FEW_ROWS
@@ -17,7 +20,7 @@ from purge.customers import Asked, Sort, find
 from purge.erasure.engine import among
 from purge.extensions import alone, db, now
 from purge.models import Customer, Reward, RewardStatus
-from tests.instance import Admin, Instance, free_port
+from tests.instance import CHECKOUT, FLASK, Admin, Instance, free_port
 from tests.people import add_customer, refuse
 from tests.postgres import Postgres
 from tests.shop import Shop, make_stock
@@ -162,6 +165,52 @@ def test_one_who_takes_too_long_is_deleted_alone_and_holds_up_nobody(app, monkey
     assert db.session.scalar(alone) >= 1
 
 
+@contextmanager
+def held(app, person: int):
+    """Somebody else's program holds this customer, for longer than we wait."""
+
+    @event.listens_for(db.engine, "connect")
+    def connect(connection, _record):
+        connection.execute("SET lock_timeout = '200ms'")
+        connection.commit()
+
+    db.session.commit()
+    db.engine.dispose()
+    with psycopg.connect(app.config["SQLALCHEMY_DATABASE_URI"].replace("+psycopg", "")) as other:
+        other.execute("SELECT 1 FROM customer WHERE id = %s FOR UPDATE", [person])
+        yield
+
+
+def test_one_whom_somebody_else_holds_waits_and_holds_up_nobody(app):
+    ids = [add_customer(f"p{n}@people.com") for n in range(8)]
+    batch = confirmed(*(f"p{n}@people.com" for n in range(8)))
+    with held(app, ids[5]):
+        until = time.monotonic() + 60
+        while counts(batch) != {Outcome.PURGED: 7}:
+            assert time.monotonic() < until
+            with pytest.raises(OperationalError):
+                work(batches.run, batch)
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 8} and batch.state is State.FINISHED
+
+
+def test_a_click_on_one_whom_somebody_else_holds_is_answered(app, signed_in):
+    browser, person = signed_in(), add_customer("ann@people.com")
+    with held(app, person):
+        answer = browser.post(f"/customers/{person}/purge", {}, page=f"/customers/{person}/purge")
+        assert answer.status_code == 409 and "Nothing was changed" in answer.text
+
+
+def test_a_server_that_takes_no_changes_is_said_to_people_and_machines(app, signed_in):
+    browser, person = signed_in(), add_customer("ann@people.com")
+    name = db.engine.url.database
+    db.session.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+    db.session.commit()
+    db.engine.dispose()
+    assert browser.post(f"/customers/{person}/purge", {}, page=f"/customers/{person}/purge").status_code == 503
+    assert not {finding.name: finding for finding in health.look()}["database"].is_well
+
+
 def test_two_clicks_at_the_same_moment_are_one_purge(app):
     """On SQLite there is one writer; here the second waits for the customer."""
     add_customer("ann@people.com")
@@ -191,6 +240,16 @@ def test_a_database_that_does_not_fit_is_said_before_anything_starts(tmp_path, p
         told = instance.flask(*command, timeout=60)
         assert told.returncode == 2 and words in told.stderr, told.stderr
     assert words in instance.flask("doctor").stdout
+
+
+def test_a_worker_that_found_no_database_looks_at_it_before_it_works(tmp_path, postgres):
+    postgres.ask("postgres", "DROP DATABASE IF EXISTS late")
+    late = Instance(tmp_path / "late", DATABASE_URL=postgres.url("late"))
+    with open(tmp_path / "told", "w") as output:
+        worker = subprocess.Popen([*FLASK, "worker"], cwd=CHECKOUT, env=late.environ, stdout=output, stderr=output)
+    late.wait_for(lambda: "waiting for it" in (tmp_path / "told").read_text())
+    postgres.ask("postgres", "CREATE DATABASE late TEMPLATE template0")
+    assert worker.wait(60) == 2 and "run `flask init-db`" in (tmp_path / "told").read_text()
 
 
 def test_init_db_on_three_machines_at_once_makes_one_schema(tmp_path, postgres):

@@ -76,10 +76,11 @@ def total_outcomes() -> dict[Outcome, int]:
 
 
 def longest_still() -> tuple[int, timedelta] | None:
-    """Of the running batches with waiting chunks, the one that has finished none for the longest, and for how long."""
+    """Of the batches that are checked, or have waiting chunks, the one with no sign of life for the longest, and for how long."""
     last = select(func.max(Chunk.finished_at)).where(Chunk.batch_id == Batch.id).scalar_subquery()
-    running = select(Batch.id, Batch.moved_at, last).where(Batch.state == State.RUNNING, _WAITS)
-    still = {id: now() - max(filter(None, moved)) for id, *moved in db.session.execute(running)}
+    running = Batch.state.in_([State.RUNNING, State.CANCELLING]) & _WAITS
+    at_work = select(Batch.id, Batch.moved_at, last).where((Batch.state == State.CHECKING) | running)
+    still = {id: now() - max(filter(None, moved)) for id, *moved in db.session.execute(at_work)}
     return max(still.items(), key=lambda one: one[1], default=None)
 
 

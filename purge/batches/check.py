@@ -5,6 +5,7 @@ import uuid
 from array import array
 from collections import ChainMap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from itertools import islice, pairwise
@@ -30,6 +31,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import DBAPIError, InternalError, OperationalError, ProgrammingError
 from sqlalchemy.schema import CreateTable
 
 from purge.batches import upload
@@ -84,7 +86,11 @@ class Overtaken(Exception):
 
 @loaded_stays()
 def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
-    """Check a batch from its first row, whatever an earlier attempt left; told to stop, it leaves the batch to the next one."""
+    """Check a batch from its first row, whatever an earlier attempt left; told to stop, it leaves the batch to the next one.
+
+    An attempt counts that ends without a word, as one does that takes too much memory. That the database is in trouble is no
+    fault of the file's.
+    """
     with alone(db.engine, f"check-{batch_id % LOCKS}") as is_alone:
         if not is_alone:  # a bell rung twice; and if not that, it will be rung again
             return
@@ -99,6 +105,16 @@ def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
                 _plan(batch, token)
         except Overtaken:
             return
+        except (OperationalError, ProgrammingError, InternalError):
+            with suppress(DBAPIError, Overtaken):  # away altogether; then it does count
+                _leave(batch, token, moved_at=batch.moved_at)  # nor is it progress
+            raise
+
+
+def _leave(batch: Row, token: str, **values) -> None:
+    """To the next check, as if this one had not been begun."""
+    with db.engine.begin() as connection:
+        _move(connection, batch.id, token, check_attempts=batch.check_attempts, **values)
 
 
 def _begin(batch_id: int, token: str) -> Row | None:
@@ -135,8 +151,7 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
         try:
             at_once(partial(_write, batch.id, token), blocks(), WRITERS[db.engine.dialect.name])
         except Stopped:
-            with db.engine.begin() as connection:  # to be told to stop is no failed attempt
-                _move(connection, batch.id, token, check_attempts=batch.check_attempts)
+            _leave(batch, token)
             return False
         except upload.Lost:
             with db.engine.begin() as connection:  # who discards the batch destroys its file
@@ -164,7 +179,9 @@ def _tell_of_new_rows(rows: int) -> None:
         # keep everybody from the table.
         tell = "VACUUM (ANALYZE, TRUNCATE OFF)" if rows > BLOCK_ROWS else "ANALYZE"
         with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("SET lock_timeout = 0")  # another check may be telling it just now
             connection.exec_driver_sql(f"{tell} purge_request (batch_id, customer_id, outcome)")
+            connection.exec_driver_sql("RESET lock_timeout")
 
 
 def _scalar(wanted: Select) -> bytes | None:
@@ -337,5 +354,7 @@ def _ours(batch_id: int, token: str) -> tuple[ColumnElement[bool], ...]:
 
 def _move(connection: Connection, batch_id: int, token: str, **values) -> None:
     """A sign of life, behind the fence."""
-    if not connection.execute(update(Batch).where(*_ours(batch_id, token)).values(moved_at=now(), **values)).rowcount:
+    if not connection.execute(
+        update(Batch).where(*_ours(batch_id, token)).values({"moved_at": now()} | values)
+    ).rowcount:
         raise Overtaken

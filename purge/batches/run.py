@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, insert, select, update
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from purge.batches.model import Batch, Chunk, ChunkState, Door, Outcome, PurgeRequest, Reason, State
 from purge.customers import search_index
@@ -31,9 +31,11 @@ STATEMENT_SECONDS = 60
 MOST_RETRIES = 5
 GROWTH = 2
 
-# What PostgreSQL calls a transaction that another one got in the way of, and a statement that took too long.
+# What PostgreSQL calls a transaction that another one got in the way of; a statement, and a lock, that took too long; and what
+# a trigger says that refuses a row.
 GOT_IN_THE_WAY = ("40001", "40P01")
-TOOK_TOO_LONG = "57014"
+TOOK_TOO_LONG = ("57014", "55P03")
+RAISED = "P0001"
 
 
 class Ran(NamedTuple):
@@ -87,12 +89,29 @@ def _run_next_chunk(batch_id: int, most: int) -> Ran | None:
         try:
             done = _cancel(connection, chunk) if chunk.batch_state is State.CANCELLING else _purge(connection, chunk)
         except (DBAPIError, NotErased) as error:
-            if isinstance(error, OperationalError) and _sqlstate(error) != TOOK_TOO_LONG:
+            if not _is_refusal(error, chunk):
                 raise
-            log.warning("batch %s: a chunk of %s was rolled back: %s", batch_id, chunk.requests, type(error).__name__)
+            log.warning("batch %s: a chunk of %s was rolled back: %s", batch_id, chunk.requests, _told(error))
             raise ChunkRefused(chunk) from None  # the error's text may quote a person
         _record(connection, chunk, started_at=started_at, **done)
     return Ran(chunk.requests, (now() - started_at).total_seconds())
+
+
+def _is_refusal(error: DBAPIError | NotErased, chunk: Row) -> bool:
+    """Whether it is about these rows; if not, the database is in trouble or not as we need it, and the chunk waits.
+
+    Alone, somebody takes as long as it takes, and waits for whoever holds them.
+    """
+    if isinstance(error, NotErased | IntegrityError | DataError):
+        return True
+    return _sqlstate(error) == RAISED or (_sqlstate(error) in TOOK_TOO_LONG and chunk.requests > 1)
+
+
+def _told(error: DBAPIError | NotErased) -> str:
+    """Its kind and what of the schema it is about, without what stands in the rows."""
+    about = getattr(getattr(error, "orig", None), "diag", None)
+    names = about and (about.constraint_name or about.table_name)
+    return f"{type(error).__name__} ({names})" if names else type(error).__name__
 
 
 def _last_done(connection: Connection, batch_id: int) -> Ran | None:
@@ -127,7 +146,6 @@ def _claim(connection: Connection, batch_id: int, most: int) -> Row | None:
         _split(connection, chunk, most)
         chunk = connection.execute(with_state.where(Chunk.id == chunk.id)).one()
     if chunk and chunk.requests > 1 and connection.dialect.name == "postgresql":
-        # Alone, somebody may take as long as it takes.
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
     return chunk
 
@@ -186,7 +204,7 @@ def _record(connection: Connection, chunk: Row, *, outcomes: dict, started_at: d
     connection.execute(update(Chunk).where(Chunk.id == chunk.id, Chunk.state == ChunkState.WAITING).values(done))
 
 
-def _sqlstate(error: OperationalError) -> str | None:
+def _sqlstate(error: DBAPIError) -> str | None:
     """PostgreSQL's name for what went wrong."""
     return getattr(error.orig, "sqlstate", None)
 

@@ -35,7 +35,7 @@ def init_db(another_ledger_key: bool) -> None:
         with reading(), db.engine.connect() as connection:
             sentences = schema.unfit_server(connection)
     except DBAPIError as error:
-        raise ConfigError(f"The database cannot be reached: {_first_line(error)}") from None
+        raise ConfigError(f"The database cannot be reached: {first_line(error)}") from None
     if sentences:
         raise ConfigError(" ".join(sentences))
     try:
@@ -43,7 +43,7 @@ def init_db(another_ledger_key: bool) -> None:
         with reading(), db.engine.connect() as connection:
             sentences = schema.misfits(connection)
     except DBAPIError as error:
-        raise ConfigError(f"The schema could not be made: {_first_line(error)}") from None
+        raise ConfigError(f"The schema could not be made: {first_line(error)}") from None
     if sentences:
         raise ConfigError(" ".join(sentences))
     click.echo("The database is up to date.")
@@ -117,7 +117,7 @@ def upgrade_schema(another_ledger_key: bool = False) -> None:
         time.sleep(0.2)  # to wait inside the database would keep an index from being built beside its users
 
 
-def _first_line(error: DBAPIError) -> str:
+def first_line(error: DBAPIError) -> str:
     """Of what the database said; the lines after it may quote a row."""
     return str(error.orig).partition("\n")[0]
 

@@ -8,13 +8,14 @@ from http import HTTPStatus
 
 from flask import Flask, current_app, g, render_template, request
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import DataError, OperationalError
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound, SecurityError, ServiceUnavailable
+from sqlalchemy.exc import DataError, InternalError, OperationalError
+from werkzeug.exceptions import BadRequest, Conflict, HTTPException, NotFound, SecurityError, ServiceUnavailable
 
 from purge.extensions import db, login_manager
 
 HEARD_SECONDS = 60
 BLOCK = 1 << 16  # bytes
+LOCKED, READ_ONLY = "55P03", "25006"  # to PostgreSQL
 UNSURE = "Whether this click was done is not certain: look at the batch or the customer before you try again."
 SENTENCES = {
     400: ("This request could not be read", "Go back, reload the page and try again."),
@@ -22,6 +23,10 @@ SENTENCES = {
     403: ("You may look, but not change", "Ask an admin for the role that may, if this is your task."),
     404: ("There is nothing here", "The address may be mistyped, or what was here is gone."),
     405: ("That is not how this page works", "Go back and use the buttons on the page."),
+    409: (
+        "Somebody else is changing this just now",
+        "Another program holds it in the database. Nothing was changed; wait a moment, then try again.",
+    ),
     413: ("The file is too large", "Send it in parts; the limits stand on the Upload Tags page."),
     429: ("Too many tries", "Wait a minute, then try again."),
     500: (
@@ -41,7 +46,8 @@ def register(app: Flask) -> None:
     app.register_error_handler(CSRFError, _stale)
     app.register_error_handler(OverflowError, lambda _: _show(NotFound()))  # a number SQLite does not have
     app.register_error_handler(DataError, _impossible)
-    app.register_error_handler(OperationalError, lambda _: _out_of_reach())
+    app.register_error_handler(OperationalError, _in_trouble)
+    app.register_error_handler(InternalError, _in_trouble)
     app.register_error_handler(OSError, _no_room)
     app.register_error_handler(SecurityError, lambda _: ("This is not an address of ours. See ALLOWED_HOSTS.", 400))
 
@@ -62,6 +68,15 @@ def _impossible(error: DataError):
     if "NUL" in str(error.orig):
         return _show(BadRequest())
     raise error
+
+
+def _in_trouble(error: OperationalError | InternalError):
+    state = getattr(error.orig, "sqlstate", None)
+    if state == LOCKED:
+        return _show(Conflict())
+    if isinstance(error, InternalError) and state != READ_ONLY:
+        raise error
+    return _out_of_reach()
 
 
 def _out_of_reach():

@@ -1,10 +1,12 @@
 """For machines: is it up, may it be sent work, and how is it. Open to those who ask, so it tells no words and no names."""
 
 import hmac
+from contextlib import suppress
 
 from flask import Blueprint, Response, abort, current_app, jsonify, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import health
 from purge import batches
@@ -53,6 +55,12 @@ def _measured() -> CollectorRegistry:
     for finding in health.look():
         well.labels(finding.name).set(finding.is_well)
         value.labels(finding.name).set(finding.value)
+    with suppress(SQLAlchemyError):  # which is told above
+        _count(registry)
+    return registry
+
+
+def _count(registry: CollectorRegistry) -> None:
     states = Gauge("purge_batches", "Batches by state", ["state"], registry=registry)
     counted = dict(db.session.execute(select(Batch.state, func.count()).group_by(Batch.state)).all())
     for state in State:
@@ -61,4 +69,3 @@ def _measured() -> CollectorRegistry:
     totals = batches.total_outcomes()
     for outcome in Outcome:
         rows.labels(outcome.value).set(totals[outcome])
-    return registry
