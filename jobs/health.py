@@ -15,6 +15,7 @@ from purge.erasure import residue
 from purge.extensions import db, now, reading
 
 SCHEDULER_KEY, SCHEDULER_SECONDS = "purge:scheduler", 30
+LOOK_KEY = "purge:look"
 STILL_SECONDS = 120  # a chunk takes about one
 
 
@@ -34,7 +35,15 @@ def look(closely: bool = False) -> list[Finding]:
     Closely, the database's every index is looked at as well, which takes a moment, and whether its file can be cleared.
     """
     looked_at = _LOOKED_AT | ({"schema": partial(_schema, schema.missing), "files": _files} if closely else {})
-    return [_found(name, finding) for name, finding in looked_at.items()]
+    found = {}
+    for name, finding in looked_at.items():
+        if (
+            name in _ASK_REDIS and not found["redis"].is_well
+        ):  # that each of them waits in vain would take half a minute
+            found[name] = Finding(name, False, "not known while Redis is not well", 0)
+        else:
+            found[name] = _found(name, finding)
+    return list(found.values())
 
 
 def scheduler_was_here() -> None:
@@ -73,7 +82,7 @@ def _files() -> tuple[bool, str, float]:
 
 
 def _redis() -> tuple[bool, str, float]:
-    queues.connect().ping()
+    queues.connect().set(LOOK_KEY, 1, ex=SCHEDULER_SECONDS)  # one whose memory is full would answer a ping
     return True, "answers", 1
 
 
@@ -119,3 +128,4 @@ _LOOKED_AT = {
     "progress": _progress,
     "pending": _pending,
 }
+_ASK_REDIS = ("workers", "scheduler")

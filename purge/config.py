@@ -113,6 +113,10 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         ],
         "WTF_CSRF_TIME_LIMIT": None,  # as long as the session, or a form left open overnight is lost
         "RATELIMIT_STORAGE_URI": redis_url,
+        "RATELIMIT_STORAGE_OPTIONS": {
+            "socket_connect_timeout": 2,
+            "socket_timeout": 2,
+        },  # then each process counts for itself
         "BOOTSTRAP_SERVE_LOCAL": True,
         # How many proxies stand before it, each adding to X-Forwarded-For: whose sign-ins are counted.
         "PROXIES": _number(environ, "PROXIES", 0, most=10, least=0),

@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import redis
 from sqlalchemy import text
 
 from jobs import health
@@ -126,6 +127,18 @@ def test_the_oldest_batch_with_waiting_chunks_is_told(app):
 
 def told_pending() -> health.Finding:
     return {finding.name: finding for finding in health.look()}["pending"]
+
+
+def test_a_redis_that_takes_nothing_is_not_well(app, redis_url):
+    assert well()["redis"]
+    server = redis.Redis.from_url(redis_url)
+    server.config_set("maxmemory", 1)
+    try:
+        found = {finding.name: finding for finding in health.look()}
+        assert not found["redis"].is_well and "OutOfMemory" in found["redis"].words
+        assert "Redis" in found["scheduler"].words
+    finally:
+        server.config_set("maxmemory", 0)
 
 
 def test_the_scheduler_is_forgotten_when_it_gives_no_sign_of_life(app):
