@@ -30,7 +30,7 @@ def watched(folder: Path, file: Path, pollers: int, settings: Mapping[str, str])
             time.sleep(0.05)
         ((batch_id,),) = running
         if pollers:
-            page = f"{instance.url}/batches/{batch_id}/live?stage=progress"
+            page = f"{instance.url}/batches/{batch_id}/live?stage=progress&state=running"
             cookie = "; ".join(f"{cookie.name}={cookie.value}" for cookie in admin.cookies)
             crowd = subprocess.Popen(
                 [sys.executable, "-m", "benchmark.crowd", page, cookie, str(pollers)],

@@ -253,6 +253,16 @@ def test_while_files_are_in_hand_the_place_stays_and_the_connection_too(admin, o
     assert connection.private_key == b"" and pickup.every() == [] and pickup.due() == []
 
 
+def test_a_pasted_key_that_the_form_could_not_keep_is_asked_for_again(admin):
+    """Another one, made in its place, would never be let in."""
+    pasted = {**FIELDS, "private_key": pickup.new_private_key(), "port": "0"}
+    answer = admin.post(EVERY, pasted, page=f"{EVERY}/new")
+    assert answer.status_code == 422 and 'name="had_key"' in answer.text and "BEGIN" not in answer.text
+    again = admin.post(EVERY, {**FIELDS, "had_key": "yes", "private_key": ""}, page=f"{EVERY}/new")
+    assert again.status_code == 422 and "Paste it again" in again.text and 'name="had_key"' in again.text
+    assert admin.post(EVERY, {**pasted, "port": "22", "had_key": "yes"}, page=f"{EVERY}/new").status_code == 303
+
+
 def test_a_running_connection_is_paused_before_it_is_removed(admin, openssh):
     connection = connect(openssh)
     page = f"{EVERY}/{connection.id}"

@@ -3,6 +3,7 @@
 import errno
 import io
 import re
+import time
 from importlib import import_module
 
 import pytest
@@ -207,13 +208,55 @@ def test_however_many_look_on_the_progress_is_counted_once_in_a_while(signed_in,
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda of, name=name, real=real: asked.append(name) or real(of))
     monkeypatch.setattr(pages, "LOOK_SECONDS", 60)
-    told = {browser.get(f"{url}/live?stage=progress").text for _ in range(5)}
+    told = {browser.get(f"{url}/live?stage=progress&state=running").text for _ in range(5)}
     assert len(told) == 1 and asked == ["fetch", "progress"] and "Deleting" in told.pop()
     assert browser.get("/batches/999/live?stage=progress").status_code == 404
     assert asked == ["fetch", "progress", "fetch"]
     monkeypatch.setattr(pages, "LOOK_SECONDS", -1)
-    browser.get(f"{url}/live?stage=progress")
+    browser.get(f"{url}/live?stage=progress&state=running")
     assert asked == ["fetch", "progress", "fetch", "fetch", "progress"]
+
+
+def test_a_page_whose_buttons_are_of_another_state_is_loaded_anew(signed_in):
+    """Or somebody who looks on has no Pause after somebody else has resumed."""
+    browser = signed_in()
+    add_customer("ann@people.com")
+    db.session.commit()
+    url = at_review(browser, "ann@people.com")
+    browser.post(f"{url}/confirmation", plan(browser, url), page=f"{url}/review")
+    polled = re.search(r'hx-get="([^"]+/live[^"]+)"', browser.get(f"{url}/progress").text)[1].replace("&amp;", "&")
+    assert browser.get(polled).status_code == 200
+    browser.post(f"{url}/pause", page=f"{url}/progress")
+    time.sleep(0.6)  # until it is asked again
+    assert browser.get(polled).headers["HX-Redirect"] == f"{url}/progress"
+
+
+def test_a_batch_that_waits_for_a_yes_is_counted_in_the_navigation_and_says_until_when(signed_in):
+    browser = signed_in()
+    add_customer("ann@people.com")
+    db.session.commit()
+    url, waits = at_review(browser, "ann@people.com"), '1<span class="visually-hidden"> waiting for a yes'
+    assert waits in browser.get("/customers").text and "the file is thrown away" in browser.get(f"{url}/review").text
+    browser.post(f"{url}/discard", page=f"{url}/review")
+    assert waits not in browser.get("/customers").text
+
+
+def test_a_part_of_a_page_that_is_out_of_date_has_the_page_loaded_anew(app, signed_in):
+    browser = signed_in()
+    answer = browser.client.post("/customers/1/purge", headers={"HX-Request": "true"})
+    assert answer.status_code == 400 and answer.headers["HX-Refresh"] == "true"
+    assert "Nothing was done" in browser.get("/batches").text
+
+
+def test_who_signs_out_is_signed_out_everywhere(app, signed_in):
+    browser = signed_in()
+    copied = browser.client.get_cookie("purge_session").value
+    other = app.test_client()
+    other.set_cookie("purge_session", copied)
+    assert other.get("/batches").status_code == 200
+    browser.post("/logout", page="/batches")
+    other.set_cookie("purge_session", copied)
+    assert "/login" in other.get("/batches").location
 
 
 def test_every_stage_sends_you_to_where_the_batch_is(signed_in):
@@ -379,7 +422,8 @@ def test_pausing_resuming_and_cancelling_from_the_page(signed_in):
         browser.post(f"{url}/{act}", page=f"{url}/progress")
         assert batch_at(url).state is state
     work(batches.run, url)
-    assert "Nobody was deleted" in browser.get(f"{url}/summary").text
+    assert "Cancelled: nobody was deleted" in browser.get(f"{url}/summary").text
+    assert ">cancelled<" in browser.get("/batches").text
 
 
 def test_the_list_says_who_when_what_and_how_many(signed_in):

@@ -159,6 +159,23 @@ def test_init_db_and_users_can_be_repeated_and_say_what_is_wrong(instance):
     assert "missing @" in instance.flask("users", "add", "ann").stderr
 
 
+def test_a_colleague_who_has_left_signs_in_no_more(instance):
+    def change(*options) -> str:
+        told = instance.flask("users", "change", "Ann@company.com", *options)
+        return told.stdout + told.stderr
+
+    instance.flask("init-db", check=True)
+    assert "Nobody here" in change("--close")
+    instance.flask("users", "add", "ann@company.com", "--role", "viewer", check=True)
+    assert "Say what to change" in change() and "Say what to change" in change("--close", "--role", "admin")
+    assert change("--role", "admin").split() == ["ann@company.com", "admin"]
+    old = instance.ask("SELECT password_hash, session FROM user")
+    assert "Password (shown once)" in change("--new-password") and "closed" in change("--close")
+    assert instance.flask("users", "list").stdout.split() == ["ann@company.com", "closed"]
+    ((now, session),) = instance.ask("SELECT password_hash, session FROM user")
+    assert now == "" and session and (now, session) not in old
+
+
 def test_a_stranger_who_sends_a_very_large_file_is_answered_at_once(instance):
     """Only those who are signed in are heard out; anybody else could keep the server listening."""
     instance.start()

@@ -1,4 +1,4 @@
-"""The ledger knows its key again. `flask init-db` writes it down; nobody waits."""
+"""The ledger knows its key again, which `flask init-db` writes down, and a user's sessions can be ended. Nobody waits."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,7 +16,9 @@ def upgrade():
         sa.PrimaryKeyConstraint("fingerprint", name="pk_ledger_key"),
         sqlite_with_rowid=False,
     )
+    op.add_column("user", sa.Column("session", sa.String(32), nullable=False, server_default=""))
 
 
 def downgrade():
+    op.drop_column("user", "session")
     op.drop_table("ledger_key")

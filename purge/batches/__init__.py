@@ -14,7 +14,16 @@ from purge.batches.account import (
     what_fell,
 )
 from purge.batches.check import check
-from purge.batches.control import TYPED_ABOVE, cancel, confirm, discard, forgotten, pause, resume
+from purge.batches.control import (
+    TYPED_ABOVE,
+    cancel,
+    confirm,
+    discard,
+    forgotten,
+    pause,
+    resume,
+    waiting_for_yes,
+)
 from purge.batches.mapping import affected_rows, map_fields, preview
 from purge.batches.model import Batch, Door, Ground, NotPossible, Outcome, State, due
 from purge.batches.opening import masked, open_csv, seen_before
@@ -65,6 +74,7 @@ __all__ = [
     "today",
     "total_outcomes",
     "waiting_chunks",
+    "waiting_for_yes",
     "what_falls",
     "what_fell",
 ]

@@ -57,7 +57,7 @@ def progress(batch: Batch) -> Progress:
         return Progress(batch.rows, batch.checked_rows, {}, None, batch.moved_at)
     counted = outcomes([batch.id])[batch.id]
     last = db.session.scalar(select(func.max(Chunk.finished_at)).where(Chunk.batch_id == batch.id))
-    rate = _rate(batch.id) if batch.state in (State.RUNNING, State.CANCELLING) else None
+    rate = _rate(batch) if batch.state in (State.RUNNING, State.CANCELLING) else None
     return Progress(batch.rows, sum(counted.values()), counted, rate, max(last or batch.moved_at, batch.moved_at))
 
 
@@ -151,10 +151,12 @@ def reason_words(reason: str | None) -> str:
     return "" if reason is None else _REASONS[reason].words
 
 
-def _rate(batch_id: int) -> float | None:
+def _rate(batch: Batch) -> float | None:
+    """Since it was confirmed or resumed: a pause is no slowness."""
+    since = Chunk.batch_id == batch.id, Chunk.started_at >= batch.moved_at
     latest = (
         select(Chunk.started_at, Chunk.finished_at, Chunk.requests)
-        .where(Chunk.batch_id == batch_id, Chunk.state == ChunkState.DONE, Chunk.started_at.is_not(None))
+        .where(Chunk.state == ChunkState.DONE, *since)
         .order_by(Chunk.finished_at.desc())
         .limit(RATE_CHUNKS)
     )

@@ -1,15 +1,12 @@
 """What an admin may do to a batch after the check: confirm, pause, resume, cancel the rest, discard."""
 
-from datetime import timedelta
-
-from sqlalchemy import delete, update
+from sqlalchemy import delete, func, update
 
 from purge.batches import upload
-from purge.batches.model import Batch, Door, NotPossible, PurgeRequest, State
+from purge.batches.model import FORGOTTEN_AFTER, Batch, Door, NotPossible, PurgeRequest, State
 from purge.extensions import db, now
 
 TYPED_ABOVE = 10  # more customers than this: their number must be typed
-FORGOTTEN_AFTER = timedelta(days=7)  # a file nobody confirmed is a list of people lying about
 UNCONFIRMED = (State.UPLOADED, State.CHECKING, State.READY)
 
 
@@ -51,6 +48,12 @@ def forgotten() -> list[Batch]:
     """What was uploaded a week ago and never confirmed, to be discarded."""
     old = Batch.state.in_(UNCONFIRMED), Batch.created_at < now() - FORGOTTEN_AFTER
     return list(db.session.scalars(db.select(Batch).where(*old)))
+
+
+def waiting_for_yes() -> int:
+    """How many checked batches nobody has confirmed or discarded."""
+    waiting = Batch.state == State.READY, ~Batch.is_dry
+    return db.session.scalar(db.select(func.count()).select_from(Batch).where(*waiting))
 
 
 def _move(batch: Batch, came_from: tuple[State, ...], to: State, otherwise: str, *conditions, **values) -> None:

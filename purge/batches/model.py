@@ -1,7 +1,7 @@
 """Batch, purge request and chunk: what was asked for, and what came of it."""
 
 from calendar import monthrange
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +14,9 @@ from purge.models import User
 
 ACCOUNT = keep("what a batch did; names nobody")
 SEALED = keep("sealed under a key that is not in the database, and destroyed when the check ends")
+
+
+FORGOTTEN_AFTER = timedelta(days=7)  # a file nobody confirmed is a list of people lying about
 
 
 class Door(StrEnum):
@@ -180,6 +183,11 @@ class Batch(db.Model):
     def due_on(self) -> date | None:
         """By when a privacy request must be answered."""
         return due(self.asked_on) if self.asked_on and self.ground is Ground.PRIVACY_REQUEST else None
+
+    @property
+    def forgotten_at(self) -> datetime:
+        """When it is thrown away, if nobody confirms it."""
+        return self.created_at + FORGOTTEN_AFTER
 
 
 class UploadPart(db.Model):

@@ -79,6 +79,38 @@ def add(email: str, role: str, password_prompt: bool) -> None:
     click.echo(f"{key} may sign in as {role}." + ("" if password_prompt else f" Password (shown once): {password}"))
 
 
+@users.command("list")
+@with_appcontext
+def everybody() -> None:
+    """Who may sign in, and as what."""
+    for user in db.session.scalars(db.select(User).order_by(User.email)):
+        click.echo(f"{user.email}  {'closed' if user.is_closed else user.role}")
+
+
+@users.command("change")
+@click.argument("email")
+@click.option("--role", type=click.Choice([role.value for role in Role]))
+@click.option("--new-password", is_flag=True, help="Make one and print it, once; every session of theirs ends.")
+@click.option("--close", is_flag=True, help="They sign in no more, and every session of theirs ends.")
+@with_appcontext
+def change(email: str, role: str | None, new_password: bool, close: bool) -> None:
+    """Give a colleague another role or password, or none: who has left must not purge. A new password opens again."""
+    user = db.session.scalar(db.select(User).where(User.email == email.strip().lower()))
+    if user is None:
+        raise click.ClickException(f"Nobody here is called {email}: see `flask users list`.")
+    if close == bool(role or new_password):
+        raise click.UsageError("Say what to change: --role or --new-password or both, or --close.")
+    if role:
+        user.role = Role(role)
+    if new_password:
+        user.set_password(password := secrets.token_urlsafe(12))
+        click.echo(f"Password (shown once): {password}")
+    if close:
+        user.close()
+    db.session.commit()
+    click.echo(f"{user.email}  {'closed' if user.is_closed else user.role}")
+
+
 @click.command("demo-data")
 @click.option(
     "--customers", type=click.IntRange(0), default=demo.DEMO_CUSTOMERS, show_default=True, help="How many to add."

@@ -1,5 +1,6 @@
 """Who signs in here, and what each may do."""
 
+import secrets
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
@@ -34,6 +35,8 @@ class User(UserMixin, db.Model):
     password_hash: Mapped[str] = mapped_column(String(200), info=ACCOUNT)
     role: Mapped[Role] = mapped_column(info=ACCOUNT)
     created_at: Mapped[datetime] = mapped_column(default=now, info=ACCOUNT)
+    # Stands in their cookies; with another one nobody is signed in as them any more.
+    session: Mapped[str] = mapped_column(String(32), default="", server_default="", info=ACCOUNT)
 
     @property
     def may_purge(self) -> bool:
@@ -44,8 +47,25 @@ class User(UserMixin, db.Model):
         """A connection can delete people with nobody's yes, so it takes an admin to make or change one."""
         return self.role is Role.ADMIN
 
+    @property
+    def is_closed(self) -> bool:
+        return not self.password_hash
+
+    def get_id(self) -> str:
+        """What their cookie says."""
+        return f"{self.id}.{self.session}"
+
     def set_password(self, password: str) -> None:
         self.password_hash = _hasher.hash(password)
+        self.end_sessions()
+
+    def close(self) -> None:
+        """Nobody signs in as them any more; what they did keeps their name."""
+        self.password_hash = ""
+        self.end_sessions()
+
+    def end_sessions(self) -> None:
+        self.session = secrets.token_hex(16)
 
 
 @cache
@@ -54,10 +74,10 @@ def _nobodys_hash() -> str:
     return _hasher.hash("nobody has this password")
 
 
-def find(condition: ColumnElement[bool]) -> User | None:
+def find(*conditions: ColumnElement[bool]) -> User | None:
     """The user this is true of, read in a short transaction of its own, so that who signs in holds up no writer."""
     with reading():
-        user = db.session.scalar(db.select(User).where(condition))
+        user = db.session.scalar(db.select(User).where(*conditions))
         if user:
             db.session.expunge(user)
         db.session.rollback()
@@ -66,7 +86,7 @@ def find(condition: ColumnElement[bool]) -> User | None:
 
 def sign_in(email: str, password: str) -> User | None:
     """The user with this address and password, or nobody."""
-    user = find(User.email == email.strip().lower())
+    user = find(User.email == email.strip().lower(), User.password_hash != "")
     try:
         _hasher.verify(user.password_hash if user else _nobodys_hash(), password)
     except VerificationError:

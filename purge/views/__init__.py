@@ -4,11 +4,13 @@ import logging
 import re
 import time
 import uuid
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, g, redirect, request, url_for
 from flask_login import current_user
 
 from purge import pickup
+from purge.batches import waiting_for_yes
 from purge.extensions import csrf, login_manager, only_reads
 from purge.logs import request_id
 from purge.models import User, users
@@ -80,13 +82,16 @@ def register(app: Flask) -> None:
     app.after_request(_headers)
     app.teardown_request(lambda _error: only_reads.set(False))
     app.jinja_env.globals["worrying_connections"] = pickup.worrying
+    app.jinja_env.globals["waiting_for_yes"] = waiting_for_yes
     app.add_url_rule("/", "home", lambda: redirect(url_for("batches.every")))
 
 
 @login_manager.user_loader
 def load_user(user_id: str) -> User | None:
-    """Who is signed in."""
-    return users.find(User.id == int(user_id))
+    """Who is signed in, and has not been signed out since."""
+    id, _, session = user_id.partition(".")
+    user = users.find(User.id == int(id))
+    return user if user and user.session == session else None
 
 
 def _begin() -> None:
@@ -101,8 +106,9 @@ def _closed_by_default() -> Response | None:
     if request.endpoint is None or request.endpoint in OPEN or current_user.is_authenticated:
         return None
     if request.headers.get("HX-Request"):
-        return Response(status=401, headers={"HX-Redirect": url_for("sign_in.login")})
-    return redirect(url_for("sign_in.login", next=request.full_path if request.method == "GET" else None))
+        page = urlsplit(request.headers.get("HX-Current-URL", "")).path or None
+        return Response(status=401, headers={"HX-Redirect": url_for("sign_in.login", next=page)})
+    return redirect(url_for("sign_in.login", next=request.full_path.rstrip("?") if request.method == "GET" else None))
 
 
 def _viewers_change_nothing() -> None:

@@ -58,9 +58,9 @@ def progress(batch_id: int):
 
 @blueprint.get("/<int:batch_id>/live")
 def live(batch_id: int):
-    """What the check's and the run's pages poll; `stage` is the page that asks. The database is asked once in a while,
-    however many look on; so they may hear of the end half a second late."""
-    this = batch_id, request.args.get("stage")
+    """What the check's and the run's pages poll; `stage` is the page that asks, and `state` what its buttons are for. The
+    database is asked once in a while, however many look on; so they may hear of the end half a second late."""
+    this = batch_id, request.args.get("stage"), request.args.get("state")
     told = current_app.extensions.setdefault("batches_told", {})
     for one, (at, _) in list(told.items()):
         if time.monotonic() - at > LOOK_SECONDS:
@@ -68,7 +68,8 @@ def live(batch_id: int):
     found = told.get(this)
     if found is None:
         batch = fetch(batch_id)
-        if batch.state not in (State.CHECKING, *GOING_ON) or STAGES[batch.state] != f"batches.{this[1]}":
+        here = f"batches.{this[1]}", this[2]
+        if batch.state not in (State.CHECKING, *GOING_ON) or here != (STAGES[batch.state], batch.state):
             return "", STOPS_POLLING, {"HX-Redirect": stage_url(batch)}
         shown = render_template("batches/_live.html", batch=batch, progress=batches.progress(batch))
         found = told[this] = time.monotonic(), shown  # from now: a slow answer is as good to those who waited for it

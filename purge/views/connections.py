@@ -77,6 +77,7 @@ def add():
     values, problems = _read(request.form)
     connection = SftpConnection(created_by_id=current_user.id, paused_at=now(), host_keys=[])
     _set_key(connection, request.form.get("private_key", "").strip() or pickup.new_private_key(), problems)
+    _ask_for_key_again(problems)
     if problems:
         return render_template("connections/edit.html", connection=None, values=request.form, problems=problems), 422
     _fill(connection, values)
@@ -106,6 +107,7 @@ def change(connection_id: int):
     values, problems = _read({**request.form, **own})
     if request.form.get("private_key", "").strip() and not own:
         _set_key(connection, request.form["private_key"], problems)
+    _ask_for_key_again(problems)
     moved = [field for field in PLACE if field in values and values[field] != getattr(connection, field)]
     if moved and (bound := pickup.bound(connection)):
         problems[moved[0]] = (
@@ -174,6 +176,12 @@ def remove(connection_id: int):
     answer = _moved(connection_id, pickup.remove, told, rests=True)
     is_gone = db.session.get(SftpConnection, connection_id).removed_at
     return redirect(url_for("connections.every"), 303) if is_gone else answer
+
+
+def _ask_for_key_again(problems: dict[str, str]) -> None:
+    """A form that comes back lacks the key that was pasted, which no page shows; nothing else must take its place."""
+    if request.form.get("had_key") and not request.form.get("private_key", "").strip():
+        problems.setdefault("private_key", "Paste it again: the page that came back did not keep it.")
 
 
 def _asked(connection_id: int, ask) -> str:

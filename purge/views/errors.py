@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from http import HTTPStatus
 
-from flask import Flask, current_app, g, render_template, request
+from flask import Flask, current_app, flash, g, render_template, request
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DataError, InternalError, OperationalError
 from werkzeug.exceptions import BadRequest, Conflict, HTTPException, NotFound, SecurityError, ServiceUnavailable
@@ -107,5 +107,10 @@ def _hear_out() -> None:
 
 
 def _stale(_error: CSRFError):
+    if "HX-Request" in request.headers:  # a part of a page cannot show it, and asked again it would fail again
+        flash(
+            "The page was out of date: you signed in again meanwhile, or it was open for too long. Nothing was done; here it is anew."
+        )
+        return "", 400, {"HX-Refresh": "true"}
     advice = "The page was open for too long, or you signed in again meanwhile. Reload it and try again."
     return render_template("error.html", code=400, title="This page is out of date", advice=advice), 400

@@ -5,7 +5,8 @@ from urllib.parse import urlsplit
 from flask import Blueprint, redirect, render_template, request, session, url_for
 from flask_login import current_user, login_user, logout_user
 
-from purge.extensions import limiter
+from purge.extensions import db, limiter
+from purge.models import User
 from purge.models.users import sign_in
 
 blueprint = Blueprint("sign_in", __name__)
@@ -31,8 +32,13 @@ def login():
 
 @blueprint.post("/logout")
 def logout():
+    """Everywhere: a cookie that was copied is worth nothing any more."""
+    user_id = getattr(current_user, "id", None)
     logout_user()
     session.clear()
+    if user := db.session.get(User, user_id) if user_id else None:
+        user.end_sessions()
+        db.session.commit()
     return redirect(url_for("sign_in.login"), 303)
 
 
