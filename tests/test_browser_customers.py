@@ -142,6 +142,10 @@ def test_the_keyboard_alone_purges_and_escape_keeps(open_page, person):
     page.keyboard.press("Enter")
     press_on(page, "Purge …")
     expect(page.get_by_role("dialog")).to_be_visible()
+    # Enter in a field is how one ends typing, and no yes.
+    page.get_by_label("Asked for on").press("Enter")
+    page.wait_for_timeout(300)
+    expect(page.get_by_role("button", name="Permanently delete")).to_be_visible()
     press_on(page, f"Permanently delete {first_name}")
     expect(page.locator(".purging h1")).to_have_text(f"{first_name}’s data was permanently deleted")
     expect(page.locator("#main")).to_be_focused()  # only once htmx has settled, a moment after the words stand there
