@@ -81,6 +81,8 @@ def purge(customer_id: int):
 def confirm_purge(customer_id: int):
     """The answer has the person's name, for the last time: no address could bring it back."""
     customer = _fetch(customer_id, for_update=True)  # the second click of two waits here for the first
+    if "plan" not in request.form:  # Enter in a field; only the red button brings it
+        return _purge(customer), 422, IN_PLACE
     batch = batches.pending_single(customer, current_user.id)
     if batch is None:
         try:
