@@ -53,6 +53,24 @@ def only_batch() -> Batch:
     return db.session.scalars(select(Batch)).one()
 
 
+def test_a_purge_that_waits_for_its_turn_stands_on_the_profile(ann, signed_in):
+    operator, waits = signed_in(), "is confirmed and waits for its turn"
+    assert waits not in words(operator.get(f"/customers/{ann}"))
+    confirm(operator, ann)
+    page = signed_in(Role.VIEWER).get(f"/customers/{ann}")
+    assert waits in words(page) and f"/batches/{only_batch().id}" in page.text
+
+
+def test_enter_in_a_field_brings_no_plan_and_shows_when_it_is_due(ann, signed_in):
+    answer = signed_in().post(
+        f"/customers/{ann}/purge",
+        {"asked_on": "2026-02-01", "ground": "privacy_request"},
+        page=f"/customers/{ann}/purge",
+    )
+    assert answer.status_code == 422 and "1 Mar 2026" in words(answer)
+    assert db.session.scalar(select(Batch.id)) is None
+
+
 def test_the_list_finds_by_a_form_and_never_by_the_address(ann, signed_in):
     add_customer("ben@people.com", first_name="Ben")
     db.session.commit()

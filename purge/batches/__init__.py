@@ -29,7 +29,7 @@ from purge.batches.model import Batch, Door, Ground, NotPossible, Outcome, State
 from purge.batches.opening import masked, open_csv, seen_before
 from purge.batches.run import run
 from purge.batches.settle import clear_files, settle
-from purge.batches.single import open_single, pending_single, purge_of, single_outcome, today
+from purge.batches.single import open_single, pending_single, purge_of, single_outcome, today, waiting_purge
 from purge.batches.single import preview as preview_single
 from purge.batches.upload import Lost
 
@@ -75,6 +75,7 @@ __all__ = [
     "total_outcomes",
     "waiting_chunks",
     "waiting_for_yes",
+    "waiting_purge",
     "what_falls",
     "what_fell",
 ]

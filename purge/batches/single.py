@@ -90,6 +90,14 @@ def pending_single(customer: Customer, user_id: int) -> Batch | None:
     return db.session.scalar(asked)
 
 
+def waiting_purge(customer: Customer) -> Batch | None:
+    """A confirmed batch, anybody's and of any size, whose turn has not come yet for this customer."""
+    pending = PurgeRequest.customer_id == customer.id, PurgeRequest.outcome.is_(None)
+    theirs = exists().where(PurgeRequest.batch_id == Batch.id, *pending)
+    going_on = Batch.state.in_([State.RUNNING, State.PAUSED])
+    return db.session.scalar(select(Batch).where(going_on, theirs).order_by(Batch.id).limit(1))
+
+
 def single_outcome(batch: Batch) -> Outcome | None:
     """What came of a batch of one; None while it is pending."""
     return db.session.scalar(select(PurgeRequest.outcome).where(PurgeRequest.batch_id == batch.id))

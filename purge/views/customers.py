@@ -38,9 +38,8 @@ def found():
 def profile(customer_id: int):
     customer = _fetch(customer_id)
     sections = [customers.pageful(customer, section) for section in SECTIONS]
-    return render_template(
-        "customers/profile.html", customer=customer, side=customers.side(customer), sections=sections
-    )
+    shown = {"side": customers.side(customer), "sections": sections, "waiting": batches.waiting_purge(customer)}
+    return render_template("customers/profile.html", customer=customer, **shown)
 
 
 @blueprint.get("/<int:customer_id>/sections/<section>")
