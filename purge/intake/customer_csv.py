@@ -30,6 +30,9 @@ _FOREIGN = (
     (b"\xd0\xcf\x11\xe0", "an old Excel spreadsheet"),
     (b"\x1f\x8b", "a gzip file"),
     (b"%PDF", "a PDF"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"GIF8", "a picture"),
     (b"{\\rtf", "a text document"),
     (b"<", "a web page"),
 )
@@ -144,6 +147,8 @@ def _header(records: Iterator[list[str]]) -> tuple[int, tuple[str, ...]]:
         names.pop()
     if not names:
         raise Refused("The file is empty.")
+    if len(names) == 1 and names[0].lower().startswith("sep="):
+        raise Refused("The first line, “sep=…”, is a word to Excel and no header. Remove it.")
     if len(names) > MAX_COLUMNS:
         raise Refused(f"The file has more than {MAX_COLUMNS:,} columns.")
     if any(email_address.read(name)[0] for name in names):
@@ -206,7 +211,8 @@ def _refuse_foreign(head: bytes) -> None:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for mark, name in _FOREIGN:
         if start.startswith(mark):
-            raise Refused(f"This is {name}, not a CSV. Open it in a spreadsheet and save it as CSV UTF-8.")
+            advice = "Open it in a spreadsheet and save it" if "spreadsheet" in name else "Save the list of customers"
+            raise Refused(f"This is {name}, not a CSV. {advice} as CSV UTF-8.")
 
 
 def _line_of_bad_bytes(stream: BinaryIO, encoding: str) -> int:
