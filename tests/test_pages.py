@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 from flask import request
-from sqlalchemy import delete, event, func, select, update
+from sqlalchemy import delete, event, func, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from app import create_app
@@ -215,6 +215,18 @@ def test_however_many_look_on_the_progress_is_counted_once_in_a_while(signed_in,
     monkeypatch.setattr(pages, "LOOK_SECONDS", -1)
     browser.get(f"{url}/live?stage=progress&state=running")
     assert asked == ["fetch", "progress", "fetch", "fetch", "progress"]
+
+
+def test_a_batch_that_stands_still_says_so_to_those_who_look_on(signed_in):
+    browser, still = signed_in(), "Nothing has moved for a while"
+    add_customer("ann@people.com")
+    db.session.commit()
+    url = at_review(browser, "ann@people.com")
+    browser.post(f"{url}/confirmation", plan(browser, url), page=f"{url}/review")
+    assert still not in browser.get(f"{url}/progress").text
+    db.session.execute(text("UPDATE batch SET moved_at = '2026-01-01 00:00:00'"))
+    db.session.commit()
+    assert still in browser.get(f"{url}/progress").text
 
 
 def test_a_page_whose_buttons_are_of_another_state_is_loaded_anew(signed_in):

@@ -15,6 +15,7 @@ from purge.erasure.map import Action, read_map
 from purge.extensions import db, now
 
 RATE_CHUNKS = 10
+STILL = timedelta(seconds=30)
 RATE_SECONDS = 60
 RESULTS_BLOCK = 65_536  # characters
 _SUMS = [cast(func.sum(getattr(Chunk, outcome)), BigInteger) for outcome in Outcome]  # PostgreSQL would say a decimal
@@ -35,6 +36,11 @@ class Progress:
     @property
     def left(self) -> int:
         return self.rows - self.done
+
+    @property
+    def stands_still(self) -> bool:
+        """For so long that somebody who looks on should know."""
+        return now() - self.moved_at > STILL
 
     @property
     def seconds_left(self) -> float | None:
