@@ -434,7 +434,8 @@ def test_pausing_resuming_and_cancelling_from_the_page(signed_in):
         browser.post(f"{url}/{act}", page=f"{url}/progress")
         assert batch_at(url).state is state
     work(batches.run, url)
-    assert "Cancelled: nobody was deleted" in browser.get(f"{url}/summary").text
+    summary = browser.get(f"{url}/summary").text
+    assert "Cancelled: nobody was deleted" in summary and "Cancelled by operator" in summary
     assert ">cancelled<" in browser.get("/batches").text
 
 

@@ -30,16 +30,16 @@ def resume(batch: Batch) -> None:
     _move(batch, (State.PAUSED,), State.RUNNING, "Only a paused batch can be resumed.")
 
 
-def cancel(batch: Batch) -> None:
+def cancel(batch: Batch, user_id: int | None = None) -> None:
     """Leave alone whoever is still there; who is gone stays gone."""
-    _move(batch, (State.RUNNING, State.PAUSED), State.CANCELLING, "Only a running or paused batch can be cancelled.")
+    sentence = "Only a running or paused batch can be cancelled."
+    _move(batch, (State.RUNNING, State.PAUSED), State.CANCELLING, sentence, stopped_by_id=user_id)
 
 
-def discard(batch: Batch) -> None:
+def discard(batch: Batch, user_id: int | None = None) -> None:
     """Throw an unconfirmed batch away, its file and its rows with it."""
-    _move(
-        batch, UNCONFIRMED, State.DISCARDED, "Only a batch that nobody confirmed can be discarded.", finished_at=now()
-    )
+    sentence = "Only a batch that nobody confirmed can be discarded."
+    _move(batch, UNCONFIRMED, State.DISCARDED, sentence, finished_at=now(), stopped_by_id=user_id)
     upload.destroy(db.session.connection(), batch.id)
     db.session.execute(delete(PurgeRequest).where(PurgeRequest.batch_id == batch.id))
 

@@ -173,11 +173,14 @@ class Batch(db.Model):
 
     confirmed_by_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), index=True, info=ACCOUNT)
     confirmed_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
+    # Who cancelled the rest, or threw it away.
+    stopped_by_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), index=True, info=ACCOUNT)
     finished_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
     cleared_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)  # the database's files hold no trace since
 
     created_by: Mapped[User | None] = relationship(foreign_keys=created_by_id)
     confirmed_by: Mapped[User | None] = relationship(foreign_keys=confirmed_by_id)
+    stopped_by: Mapped[User | None] = relationship(foreign_keys=stopped_by_id)
 
     @property
     def due_on(self) -> date | None:

@@ -121,19 +121,19 @@ def resume(batch_id: int):
 
 @blueprint.post("/<int:batch_id>/cancellation")
 def cancel(batch_id: int):
-    return _control(batch_id, batches.cancel)
+    return _control(batch_id, batches.cancel, current_user.id)
 
 
 @blueprint.post("/<int:batch_id>/discard")
 def discard(batch_id: int):
-    return _control(batch_id, batches.discard)
+    return _control(batch_id, batches.discard, current_user.id)
 
 
-def _control(batch_id: int, act) -> Response:
+def _control(batch_id: int, act, *by: int) -> Response:
     """Do it if the batch still allows it; either way show where the batch is now."""
     batch = fetch(batch_id)
     try:
-        act(batch)
+        act(batch, *by)
         db.session.commit()
     except NotPossible:
         db.session.rollback()
