@@ -94,11 +94,12 @@ def _beyond_the_map(connection: Connection) -> list[str]:
     """Tables that somebody added: what a purged person has there would stay, or keep the person."""
     mapped = {(link.table.name, link.name) for part in read_map(db.metadata).tables for link in part.links}
     inspected, here = inspect(connection), connection.dialect.default_schema_name
-    others = set(inspected.get_schema_names()) - {here, "information_schema"} if here == "public" else ()
+    others = set(inspected.get_schema_names()) - {here, "information_schema"}
     sentences = []
-    for schema in (None, *sorted(others)):
+    for schema in (None, *(sorted(others) if connection.dialect.name == "postgresql" else ())):
         for (_, table), keys in inspected.get_multi_foreign_keys(schema=schema).items():
-            for column in (key["constrained_columns"][0] for key in keys if key["referred_table"] == CUSTOMER):
+            ours = [key for key in keys if key["referred_table"] == CUSTOMER and key["referred_schema"] in (None, here)]
+            for column in (key["constrained_columns"][0] for key in ours):
                 name = ".".join(filter(None, (schema, table, column)))
                 if schema or (table, column) not in mapped:
                     sentences.append(

@@ -291,6 +291,8 @@ def test_a_table_of_another_schema_that_leads_to_a_customer_is_named(app):
     with db.engine.connect() as connection:
         connection.execute(text("CREATE SCHEMA crm"))
         connection.execute(text("CREATE TABLE crm.card (of_id BIGINT REFERENCES customer (id))"))
+        connection.execute(text("CREATE TABLE crm.customer (id BIGINT PRIMARY KEY)"))
+        connection.execute(text("CREATE TABLE crm.call (of_id BIGINT REFERENCES crm.customer (id))"))
         (sentence,) = schema.missing(connection)
         assert sentence.startswith("crm.card.of_id leads to a customer")
 
