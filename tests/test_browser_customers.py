@@ -143,8 +143,11 @@ def test_the_keyboard_alone_purges_and_escape_keeps(open_page, person):
     press_on(page, "Purge …")
     expect(page.get_by_role("dialog")).to_be_visible()
     # Enter in a field is how one ends typing, and no yes.
+    page.evaluate(
+        "() => { window.settled = new Promise((done) => document.addEventListener('htmx:afterSettle', done)); }"
+    )
     page.get_by_label("Asked for on").press("Enter")
-    page.wait_for_timeout(300)
+    page.evaluate("async () => { await window.settled; }")
     expect(page.get_by_role("button", name="Permanently delete")).to_be_visible()
     press_on(page, f"Permanently delete {first_name}")
     expect(page.locator(".purging h1")).to_have_text(f"{first_name}’s data was permanently deleted")

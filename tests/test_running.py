@@ -169,10 +169,10 @@ def test_a_colleague_who_has_left_signs_in_no_more(instance):
     instance.flask("users", "add", "ann@company.com", "--role", "viewer", check=True)
     assert "Say what to change" in change() and "Say what to change" in change("--close", "--role", "admin")
     assert change("--role", "admin").split() == ["ann@company.com", "admin"]
-    old = instance.ask("SELECT password_hash, session FROM user")
+    old = instance.ask('SELECT password_hash, session FROM "user"')
     assert "Password (shown once)" in change("--new-password") and "closed" in change("--close")
     assert instance.flask("users", "list").stdout.split() == ["ann@company.com", "closed"]
-    ((now, session),) = instance.ask("SELECT password_hash, session FROM user")
+    ((now, session),) = instance.ask('SELECT password_hash, session FROM "user"')
     assert now == "" and session and (now, session) not in old
 
 
