@@ -37,9 +37,8 @@ def look(closely: bool = False) -> list[Finding]:
     looked_at = _LOOKED_AT | ({"schema": partial(_schema, schema.missing), "files": _files} if closely else {})
     found = {}
     for name, finding in looked_at.items():
-        if (
-            name in _ASK_REDIS and not found["redis"].is_well
-        ):  # that each of them waits in vain would take half a minute
+        # That each of them waits in vain would take half a minute.
+        if name in _ASK_REDIS and not found["redis"].is_well:
             found[name] = Finding(name, False, "not known while Redis is not well", 0)
         else:
             found[name] = _found(name, finding)

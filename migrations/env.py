@@ -32,9 +32,8 @@ with database.engine.connect() as connection:
         # SQLite changes a table by making it anew; with the keys on, dropping the old one would take its children along.
         connection.connection.execute("PRAGMA foreign_keys=OFF")
     else:
-        connection.connection.execute(
-            "SET lock_timeout = 0"
-        )  # an index is made beside whoever is at work, however long
+        # An index is made beside whoever is at work, however long.
+        connection.connection.execute("SET lock_timeout = 0")
     context.configure(
         connection=connection,
         target_metadata=database.metadata,

@@ -56,6 +56,15 @@ def plan(browser, url: str) -> dict:
     return {"plan": re.search(r'name="plan" value="(\w+)"', browser.get(f"{url}/review").text)[1]}
 
 
+def at_progress(browser) -> str:
+    """Of a batch of one, confirmed."""
+    add_customer("ann@people.com")
+    db.session.commit()
+    url = at_review(browser, "ann@people.com")
+    browser.post(f"{url}/confirmation", plan(browser, url), page=f"{url}/review")
+    return url
+
+
 def test_every_page_needs_signing_in_unless_it_is_listed(app, visitor):
     for rule in app.url_map.iter_rules():
         path = rule.build({name: 1 for name in rule.arguments}, append_unknown=False)[1]
@@ -219,10 +228,7 @@ def test_however_many_look_on_the_progress_is_counted_once_in_a_while(signed_in,
 
 def test_a_batch_that_stands_still_says_so_to_those_who_look_on(signed_in):
     browser, still = signed_in(), "Nothing has moved for a while"
-    add_customer("ann@people.com")
-    db.session.commit()
-    url = at_review(browser, "ann@people.com")
-    browser.post(f"{url}/confirmation", plan(browser, url), page=f"{url}/review")
+    url = at_progress(browser)
     assert still not in browser.get(f"{url}/progress").text
     db.session.execute(text("UPDATE batch SET moved_at = '2026-01-01 00:00:00'"))
     db.session.commit()
@@ -232,10 +238,7 @@ def test_a_batch_that_stands_still_says_so_to_those_who_look_on(signed_in):
 def test_a_page_whose_buttons_are_of_another_state_is_loaded_anew(signed_in):
     """Or somebody who looks on has no Pause after somebody else has resumed."""
     browser = signed_in()
-    add_customer("ann@people.com")
-    db.session.commit()
-    url = at_review(browser, "ann@people.com")
-    browser.post(f"{url}/confirmation", plan(browser, url), page=f"{url}/review")
+    url = at_progress(browser)
     polled = re.search(r'hx-get="([^"]+/live[^"]+)"', browser.get(f"{url}/progress").text)[1].replace("&amp;", "&")
     assert browser.get(polled).status_code == 200
     browser.post(f"{url}/pause", page=f"{url}/progress")
@@ -426,10 +429,7 @@ def test_a_mapping_discarded_while_its_page_is_made_leads_to_the_page_that_says_
 
 def test_pausing_resuming_and_cancelling_from_the_page(signed_in):
     browser = signed_in()
-    add_customer("ann@people.com")
-    db.session.commit()
-    url = at_review(browser, "ann@people.com")
-    browser.post(f"{url}/confirmation", plan(browser, url), page=f"{url}/review")
+    url = at_progress(browser)
     for act, state in [("pause", State.PAUSED), ("resume", State.RUNNING), ("cancellation", State.CANCELLING)]:
         browser.post(f"{url}/{act}", page=f"{url}/progress")
         assert batch_at(url).state is state

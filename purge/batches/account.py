@@ -15,8 +15,8 @@ from purge.erasure.map import Action, read_map
 from purge.extensions import db, now
 
 RATE_CHUNKS = 10
-STILL = timedelta(seconds=30)
 RATE_SECONDS = 60
+STILL = timedelta(seconds=30)
 RESULTS_BLOCK = 65_536  # characters
 _SUMS = [cast(func.sum(getattr(Chunk, outcome)), BigInteger) for outcome in Outcome]  # PostgreSQL would say a decimal
 _WAITS = exists().where(Chunk.batch_id == Batch.id, Chunk.state == ChunkState.WAITING)
