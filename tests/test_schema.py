@@ -33,6 +33,13 @@ def test_down_and_up_again_leaves_a_working_schema(app):
     db.session.commit()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_first_start_warns_of_nothing(app):
+    directory = app.extensions["migrate"].directory
+    downgrade(directory=directory, revision="base")
+    upgrade(directory=directory)
+
+
 def test_a_schema_of_another_version_is_named(app):
     for version, advice in (("0001", "run `flask init-db`"), ("9999", "a newer version of Purge")):
         db.session.execute(text(f"UPDATE alembic_version SET version_num = '{version}'"))
