@@ -1,6 +1,7 @@
 """What the database must be for this version of the app, and what of it is missing."""
 
 import warnings
+from datetime import timedelta
 from functools import cache
 
 from alembic.migration import MigrationContext
@@ -11,9 +12,12 @@ from sqlalchemy.exc import SAWarning
 
 from purge.erasure.map import CUSTOMER, read_map
 from purge.evidence.ledger import has_other_key
-from purge.extensions import db
+from purge.extensions import db, now
 
 OLDEST_POSTGRESQL = 15
+CLOCKS_APART = timedelta(
+    minutes=1
+)  # what waits is thrown away, and what is due is begun, by the clock of whoever looks
 
 
 def misfits(connection: Connection) -> list[str]:
@@ -66,6 +70,7 @@ def unfit_server(connection: Connection) -> list[str]:
     def shown(sql: str):
         return connection.exec_driver_sql(sql).scalar()
 
+    ahead = now() - shown("SELECT clock_timestamp()")
     version, encoding = connection.dialect.server_version_info[0], shown("SHOW server_encoding")
     wanted = {
         f"PostgreSQL {version} is too old: {OLDEST_POSTGRESQL} is the oldest.": version >= OLDEST_POSTGRESQL,
@@ -74,6 +79,8 @@ def unfit_server(connection: Connection) -> list[str]:
             "SHOW timezone"
         )
         == "UTC",
+        f"This machine's clock is {abs(ahead.total_seconds()):,.0f} seconds {'ahead of' if ahead > timedelta() else 'behind'} the"
+        " database's: set both by NTP.": abs(ahead) < CLOCKS_APART,
         "PostgreSQL was built without ICU, which folds what is searched for: take a build with it.": shown(
             "SELECT count(*) FROM pg_collation WHERE collname = 'und-x-icu'"
         ),

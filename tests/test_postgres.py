@@ -4,6 +4,7 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from importlib import import_module
 
 import psycopg
@@ -285,6 +286,14 @@ def test_what_a_database_lacks_is_named(app):
             assert "order.customer_id" in sentence or "UTC" in sentence
             connection.rollback()
             connection.invalidate()
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(3 * 86_400, "259,200 seconds ahead of"), (-90, "90 seconds behind")])
+def test_a_clock_that_is_not_the_databases_is_named(app, monkeypatch, ahead, words):
+    monkeypatch.setattr(schema, "now", lambda: now() + timedelta(seconds=ahead))
+    with db.engine.connect() as connection:
+        (sentence,) = schema.misfits(connection)
+    assert words in sentence
 
 
 def test_a_table_of_another_schema_that_leads_to_a_customer_is_named(app):
