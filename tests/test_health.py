@@ -99,6 +99,17 @@ def test_a_file_too_large_for_the_memory_is_not_written_anew_and_doctor_says_why
     assert is_cleared() and not residue.lacks_memory(db.engine)
 
 
+def test_a_containers_own_limit_counts_and_what_only_lies_in_its_cache_does_not(tmp_path, monkeypatch):
+    of_the_machine = residue.free_memory()
+    monkeypatch.setattr(residue, "CGROUP", tmp_path)
+    for name, says in (("current", "900000"), ("stat", "anon 500000\nactive_file 300000\ninactive_file 100000\n")):
+        (tmp_path / f"memory.{name}").write_text(says)
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert residue.free_memory() == 500_000 < of_the_machine
+    (tmp_path / "memory.max").write_text("max\n")
+    assert residue.free_memory() > 500_000
+
+
 @pytest.mark.sqlite
 def test_what_is_no_database_is_said_to_be_out_of_reach(app, visitor):
     db.engine.dispose()

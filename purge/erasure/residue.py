@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from purge.extensions import reading
 log = logging.getLogger(__name__)
 
 MB = 1_000_000
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def write_anew(engine: Engine) -> bool:
@@ -58,7 +58,15 @@ def lacks_memory(engine: Engine) -> str | None:
 
 def free_memory() -> int:
     """Bytes that a program could have without anything being swapped out; all there is where the kernel does not say."""
-    with suppress(OSError):
-        if available := re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text()):
-            return int(available[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, KeyError):
+        free = _kernel_says("/proc/meminfo")["MemAvailable:"] * 1024
+    with suppress(OSError, KeyError, ValueError):  # a container's own limit, if it has one
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        parts = _kernel_says(CGROUP / "memory.stat")
+        free = min(free, limit - used + parts["active_file"] + parts["inactive_file"])
+    return free
+
+
+def _kernel_says(path: str | Path) -> dict[str, int]:
+    return {name: int(number) for name, number, *_ in map(str.split, Path(path).read_text().splitlines())}
