@@ -253,6 +253,19 @@ def test_while_files_are_in_hand_the_place_stays_and_the_connection_too(admin, o
     assert connection.private_key == b"" and pickup.every() == [] and pickup.due() == []
 
 
+def test_no_two_connections_look_into_the_same_folder(admin):
+    first = added(admin)
+    second = {**FIELDS, "name": "The same again", "folder": "/files/"}
+    answer = admin.post(EVERY, second, page=f"{EVERY}/new")
+    assert answer.status_code == 422 and "“The shop’s server” looks into this folder already" in answer.text
+    other = added(admin, folder="/other")
+    page = f"{EVERY}/{other.id}/edit"
+    assert admin.post(page, second, page=page).status_code == 422
+    assert admin.post(page, {**second, "folder": "/other"}, page=page).status_code == 303
+    admin.post(f"{EVERY}/{first.id}/remove", page=f"{EVERY}/{first.id}")
+    assert admin.post(page, second, page=page).status_code == 303
+
+
 def test_a_pasted_key_that_the_form_could_not_keep_is_asked_for_again(admin):
     """Another one, made in its place, would never be let in."""
     pasted = {**FIELDS, "private_key": pickup.new_private_key(), "port": "0"}

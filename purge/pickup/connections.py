@@ -1,5 +1,6 @@
 """Connections: added, pinned, tested, paused; and which of them somebody should look at."""
 
+import posixpath
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -101,6 +102,17 @@ def every() -> list[SftpConnection]:
     """Those that were not removed, by name."""
     there = select(SftpConnection).where(SftpConnection.removed_at.is_(None))
     return list(db.session.scalars(there.order_by(SftpConnection.name, SftpConnection.id)))
+
+
+def looking_into(place: dict[str, str | int], but: SftpConnection | None = None) -> SftpConnection | None:
+    """The connection, other than `but`, that has this folder as this user of this server."""
+
+    def spelled(host: str, port: int, username: str, folder: str) -> tuple:
+        return host.lower(), port, username, posixpath.normpath(folder)
+
+    others = (one for one in every() if one is not but)
+    same = (one for one in others if spelled(one.host, one.port, one.username, one.folder) == spelled(**place))
+    return next(same, None)
 
 
 def bound(connection: SftpConnection) -> int:

@@ -75,6 +75,7 @@ def new():
 @blueprint.post("")
 def add():
     values, problems = _read(request.form)
+    _ask_for_another_place(values, problems)
     connection = SftpConnection(created_by_id=current_user.id, paused_at=now(), host_keys=[])
     _set_key(connection, request.form.get("private_key", "").strip() or pickup.new_private_key(), problems)
     _ask_for_key_again(problems)
@@ -105,6 +106,7 @@ def change(connection_id: int):
     connection = _fetch(connection_id)
     own = {field: getattr(connection, field) for field in PLACE} if connection.is_embedded else {}
     values, problems = _read({**request.form, **own})
+    _ask_for_another_place(values, problems, connection)
     if request.form.get("private_key", "").strip() and not own:
         _set_key(connection, request.form["private_key"], problems)
     _ask_for_key_again(problems)
@@ -182,6 +184,13 @@ def _ask_for_key_again(problems: dict[str, str]) -> None:
     """A form that comes back lacks the key that was pasted, which no page shows; nothing else must take its place."""
     if request.form.get("had_key") and not request.form.get("private_key", "").strip():
         problems.setdefault("private_key", "Paste it again: the page that came back did not keep it.")
+
+
+def _ask_for_another_place(values: dict, problems: dict[str, str], connection: SftpConnection | None = None) -> None:
+    """Than another connection's: each would take what the other has seen."""
+    place = {field: values[field] for field in PLACE if field in values and field not in problems}
+    if len(place) == len(PLACE) and (other := pickup.looking_into(place, connection)):
+        problems["folder"] = f"The connection “{other.name}” looks into this folder already."
 
 
 def _asked(connection_id: int, ask) -> str:
