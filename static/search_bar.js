@@ -51,6 +51,7 @@
     if (list.hidden) show(true);
     else select((active() + step + all.length) % all.length);
   });
+  list.addEventListener("click", () => { dismissed = true; show(false); }); // a download leaves the page as it is
   list.addEventListener("htmx:afterSwap", () => {
     show(!dismissed && form.contains(document.activeElement));
     if (enterWaits && answers()) { enterWaits = false; choose(); }

@@ -226,6 +226,17 @@ def test_the_search_bar_opens_pages_batches_and_customers_from_the_keyboard(open
     expect(page.locator("#offers")).to_be_hidden()
 
 
+def test_a_file_chosen_in_the_search_bar_is_saved_and_the_page_stays_as_it_was(open_page):
+    page = open_page()
+    page.wait_for_load_state("networkidle")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("template")
+    with page.expect_download():
+        page.keyboard.press("Enter")
+    expect(page.locator("#offers")).to_be_hidden()
+    assert page.url.endswith("/batches")
+
+
 def test_enter_in_the_search_bar_never_jumps_later_by_itself(open_page):
     page = open_page()
     page.wait_for_load_state("networkidle")

@@ -15,10 +15,11 @@ from app import create_app
 from purge import batches
 from purge.batches import Batch, Outcome, State
 from purge.batches.model import UploadPart
+from purge.erasure.map import read_map
 from purge.extensions import db
 from purge.models import Customer, Role
 from purge.views import CONTENT_SECURITY_POLICY, OPEN
-from tests.people import add_customer
+from tests.people import add_customer, hang_everything_on
 
 PURGE = {"action": "purge"}
 
@@ -367,6 +368,14 @@ def test_two_likely_columns_are_left_to_the_admin(signed_in):
     assert browser.post(url, {"column": "1"}, page=url).status_code == 303
 
 
+def test_a_column_that_was_chosen_is_still_chosen_when_the_page_is_loaded_anew(signed_in):
+    browser = signed_in()
+    url = send(browser, b"Name,Email\nAnn,ann@people.com\n").location
+    assert '<option value="1" selected>Email' in browser.get(url).text
+    chosen = browser.get(f"{url}/rows?column=0").headers["HX-Replace-Url"]
+    assert chosen.startswith(url) and '<option value="0" selected>Name' in browser.get(chosen).text
+
+
 def test_without_javascript_another_column_is_shown_by_the_form(signed_in):
     browser = signed_in()
     url = send(browser, b"Name,Email\nAnn,ann@people.com\n").location
@@ -396,6 +405,24 @@ def test_discarding_ends_in_a_page_that_says_so(signed_in):
     url = uploaded(browser, "ann@people.com")
     assert browser.post(f"{url}/discard", page=f"{url}/mapping").location == f"{url}/summary"
     assert "nobody was deleted" in browser.get(f"{url}/summary").text
+
+
+def test_what_was_discarded_after_its_check_still_says_what_it_would_have_done(signed_in):
+    browser = signed_in()
+    hang_everything_on(add_customer("ann@people.com"), read_map(db.metadata), "mark")
+    db.session.commit()
+    url = at_review(browser, "ann@people.com", "nobody@people.com", "nobody@people.com")
+    browser.post(f"{url}/discard", page=f"{url}/review")
+    told = " ".join(re.sub(r"<[^>]+>", " ", browser.get(f"{url}/summary").text).split())
+    for words in (
+        "Rows checked 3",
+        "Would have been deleted 1",
+        "Rows without a deletion 2",
+        "1 not found",
+        "1 duplicate",
+    ):
+        assert words in told
+    assert "nobody was deleted" in told and "1 share link" in told
 
 
 @pytest.mark.parametrize("ask", ["get", "post"])

@@ -139,7 +139,10 @@ def results(batch: Batch) -> Iterator[tuple[int, Outcome | None, str]]:
 
 
 def failures(batch: Batch) -> dict[Outcome, dict[str, int]]:
-    """Rows that led to no deletion: by outcome, then by reason in words, the most first."""
+    """Rows that led to no deletion: by outcome, then by reason in words, the most first; of a discarded batch without reasons."""
+    if batch.state is State.DISCARDED:  # its rows are gone
+        counted = outcomes([batch.id])[batch.id]
+        return {outcome: {"": rows} for outcome, rows in sorted(counted.items(), key=lambda one: -one[1]) if rows}
     asked = (
         select(PurgeRequest.outcome, PurgeRequest.reason, func.count())
         .where(PurgeRequest.batch_id == batch.id, PurgeRequest.outcome != Outcome.PURGED)

@@ -81,8 +81,8 @@ def summary(batch_id: int):
     batch = fetch(batch_id)
     if redirected := moved_on(batch, *ENDED):
         return redirected
-    fell, failures = batches.what_fell(batch), batches.failures(batch)
-    return _stage("summary", batch, fell=fell, failures=failures)
+    told = {"fell": batches.what_fell(batch), "falls": batches.what_falls(batch), "failures": batches.failures(batch)}
+    return _stage("summary", batch, **told)
 
 
 @blueprint.get("/<int:batch_id>/results.csv")

@@ -24,7 +24,10 @@ def rows(batch_id: int):
     column, agreed = request.args.get("column", type=int), "encoding_agreed" in request.args
     if redirected := moved_on(batch, State.UPLOADED):
         return redirected
-    return render_template("mapping/_rows.html", batch=batch, preview=batches.preview(batch, column), agreed=agreed)
+    shown = render_template("mapping/_rows.html", batch=batch, preview=batches.preview(batch, column), agreed=agreed)
+    return shown, {
+        "HX-Replace-Url": url_for("mapping.show", batch_id=batch_id, column=column)
+    }  # to be loaded anew as it is
 
 
 @blueprint.post("")
