@@ -32,9 +32,10 @@ class Finding:
 def look(closely: bool = False) -> list[Finding]:
     """Everything an installation needs, one finding each; what cannot be reached is a finding too.
 
-    Closely, the database's every index is looked at as well, which takes a moment, and whether its file can be cleared.
+    Closely, the database's every index is looked at as well, which takes a moment, whether its file can be cleared, and whether
+    the ledger has everybody.
     """
-    looked_at = _LOOKED_AT | ({"schema": partial(_schema, schema.missing), "files": _files} if closely else {})
+    looked_at = _LOOKED_AT | (_LOOKED_AT_CLOSELY if closely else {})
     found = {}
     for name, finding in looked_at.items():
         # That each of them waits in vain would take half a minute.
@@ -78,6 +79,13 @@ def _files() -> tuple[bool, str, float]:
         return True, "PostgreSQL's own affair: docs/production.md says what they hold until when", 1
     lack = residue.lacks_memory(db.engine)
     return not lack, lack or "can be cleared of what deletions left", not lack
+
+
+def _ledger() -> tuple[bool, str, float]:
+    batch_id = batches.unrecorded()
+    if batch_id is None:
+        return True, "has an entry for everybody whom the batches have purged, and for nobody else", 1
+    return False, f"does not say of batch {batch_id} what the batch says itself: somebody has changed one of them", 0
 
 
 def _redis() -> tuple[bool, str, float]:
@@ -127,4 +135,5 @@ _LOOKED_AT = {
     "progress": _progress,
     "pending": _pending,
 }
+_LOOKED_AT_CLOSELY = {"schema": partial(_schema, schema.missing), "files": _files, "ledger": _ledger}
 _ASK_REDIS = ("workers", "scheduler")

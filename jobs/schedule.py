@@ -63,7 +63,8 @@ def look_at_drops() -> None:
 
 
 def tidy() -> bool:
-    """Throw forgotten uploads away, and clear what finished batches left in the database's files; False when that failed."""
+    """Throw forgotten uploads away, forget what old files were called, and clear what finished batches left in the database's
+    files; False when that failed."""
     with reading():
         ids = [batch.id for batch in batches.forgotten()]
         db.session.rollback()
@@ -72,4 +73,6 @@ def tidy() -> bool:
             batches.discard(db.session.get(Batch, batch_id))
             db.session.commit()
         db.session.rollback()
+    batches.forget_names()
+    pickup.forget_names()
     return batches.settle(timedelta(seconds=current_app.config["CLEAR_AFTER_SECONDS"]))

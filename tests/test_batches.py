@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from contextlib import nullcontext
+from datetime import timedelta
 from importlib import import_module
 
 import pytest
@@ -550,6 +551,23 @@ def test_discarding_destroys_the_file_and_the_rows(app):
         assert batch.state is State.DISCARDED
     assert db.session.scalar(select(func.count()).select_from(UploadPart)) == 0
     assert db.session.scalar(select(func.count()).select_from(PurgeRequest)) == 0
+    assert batches.waiting_chunks(batch) == 0
+
+
+@pytest.mark.parametrize("at", ["@", "%40", "\N{FULLWIDTH COMMERCIAL AT}", "(at)", "[AT]"])
+def test_no_writing_of_an_address_stays_in_a_files_name(app, at):
+    batch = opened("ann@people.com", name=f"for ann{at}people.com.csv")
+    assert batch.file_name == "for ….csv"
+
+
+def test_what_a_file_was_called_is_forgotten_a_month_after_its_end(app):
+    add_customer("ann@people.com")
+    old, new, going = finished("ann@people.com"), checked("nobody@people.com"), opened("ann@people.com")
+    db.session.execute(update(Batch).where(Batch.id == old.id).values(finished_at=now() - timedelta(days=31)))
+    db.session.commit()
+    tidy()
+    db.session.expire_all()
+    assert "people" not in old.file_name and new.file_name == going.file_name == "people.csv"
 
 
 def test_a_file_forgotten_for_a_week_is_thrown_away(app):

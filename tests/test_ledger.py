@@ -3,13 +3,14 @@
 import hmac
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, insert, select, text, update
 
+from jobs import health
 from purge import batches, schema
 from purge.batches import Outcome
 from purge.cli.setup import add_user, upgrade_schema
 from purge.evidence.ledger import LedgerEntry, entries
-from purge.extensions import db, reading
+from purge.extensions import db, now, reading
 from purge.models import Customer, Role, User
 from tests.people import add_customer, refuse
 from tests.test_batches import checked, confirmed, finished, outcomes, work
@@ -48,6 +49,23 @@ def test_nobody_goes_on_with_a_ledger_under_another_key(app):
 def lacks() -> str:
     with reading(), db.engine.connect() as connection:
         return " ".join(schema.misfits(connection))
+
+
+def test_a_ledger_that_somebody_changed_is_found_out(app, signed_in):
+    add_customer("ann@people.com")
+    person = db.session.scalar(select(Customer.id))
+    batch_id = finished("ann@people.com", "nobody@people.com").id
+    assert entries_are_whole()
+    db.session.execute(insert(LedgerEntry).values(fingerprint=b"x" * 32, batch_id=batch_id, purged_at=now()))
+    assert not entries_are_whole()
+    db.session.execute(delete(LedgerEntry))
+    assert not entries_are_whole()
+    assert signed_in().get(f"/customers/{person}").status_code == 410
+
+
+def entries_are_whole() -> bool:
+    db.session.commit()
+    return {finding.name: finding for finding in health.look(closely=True)}["ledger"].is_well
 
 
 def test_a_deletion_that_is_rolled_back_is_not_entered(app):

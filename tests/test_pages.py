@@ -141,7 +141,9 @@ def test_an_office_full_of_colleagues_may_sign_in_at_once(app, signed_in):
         signed_in(Role.VIEWER)
 
 
-@pytest.mark.parametrize("evil", ["https://evil.com", "//evil.com", "/\\evil.com", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "evil", ["https://evil.com", "//evil.com", "/\\evil.com", "/%0a\\evil.com", "javascript:alert(1)"]
+)
 def test_signing_in_leads_to_no_other_site(app, visitor, evil):
     from purge.cli.setup import add_user
 
@@ -315,6 +317,8 @@ def test_a_wrong_number_is_said_on_the_page(signed_in):
     url = at_review(browser, *lines)
     answer = browser.post(f"{url}/confirmation", {**plan(browser, url), "typed": "12"}, page=f"{url}/review")
     assert answer.status_code == 422 and "Type the number of customers to delete: 11" in answer.text
+    answer = browser.post(f"{url}/confirmation", {**plan(browser, url), "typed": "1" * 5_000}, page=f"{url}/review")
+    assert answer.status_code == 422
 
 
 @pytest.mark.parametrize(
@@ -357,6 +361,14 @@ def test_the_mapping_shows_errors_at_their_cells_with_the_spreadsheets_numbers(s
     assert 'name="upload"' in page and "1 blank row" in page
     wrong = browser.get(f"{answer.location}/rows?column=0").text
     assert 'name="upload"' not in wrong and "No row has a valid address" in wrong
+
+
+def test_of_a_wide_file_the_first_columns_are_shown_and_the_chosen_one(signed_in):
+    browser = signed_in()
+    header, row = [f"column {n}" for n in range(1_000)], [f"cell {n}" for n in range(999)]
+    url = send(browser, f"{','.join(header)}\n{','.join([*row, 'ann.people.com'])}\n".encode()).location
+    page = browser.get(f"{url}/rows?column=999").text
+    assert "cell 0<" in page and "cell 500<" not in page and "969 further columns" in page and "missing @" in page
 
 
 def test_two_likely_columns_are_left_to_the_admin(signed_in):

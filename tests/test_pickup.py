@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from jobs import queue
-from jobs.schedule import look_at_drops
+from jobs.schedule import look_at_drops, tidy
 from purge import batches, pickup
 from purge.batches import Batch, NotPossible, Outcome, State
 from purge.extensions import db, now
@@ -373,6 +373,19 @@ def test_an_address_in_a_files_name_does_not_outlive_it(drop, connection):
     look_until_answered(connection)
     assert not [name for name in names(drop) if "ann" in name]
     assert "@" not in db.session.scalar(select(DroppedFile.name)) + db.session.scalar(select(Batch.file_name))
+
+
+def test_what_a_file_was_called_is_forgotten_a_month_after_it_is_on_no_server(drop, connection):
+    put(drop, "ann-ray.csv", "ann@people.com")
+    look_until_answered(connection)
+    db.session.execute(update(DroppedFile).values(ended_at=now() - timedelta(days=31), kept_until=now()))
+    db.session.commit()
+    tidy()
+    assert db.session.scalar(select(DroppedFile.name)) == "ann-ray.csv"  # it has to be found there
+    db.session.execute(update(DroppedFile).values(kept_until=None))
+    db.session.commit()
+    tidy()
+    assert "ann" not in db.session.scalar(select(DroppedFile.name))
 
 
 def test_ten_thousand_files_are_listed_and_taken_bit_by_bit(drop, connection):

@@ -9,6 +9,7 @@ from purge.batches.account import (
     results,
     results_csv,
     total_outcomes,
+    unrecorded,
     waiting_chunks,
     what_falls,
     what_fell,
@@ -28,7 +29,7 @@ from purge.batches.mapping import affected_rows, map_fields, preview
 from purge.batches.model import Batch, Door, Ground, NotPossible, Outcome, State, due
 from purge.batches.opening import masked, open_csv, seen_before
 from purge.batches.run import run
-from purge.batches.settle import clear_files, settle
+from purge.batches.settle import clear_files, forget_names, settle
 from purge.batches.single import open_single, pending_single, purge_of, single_outcome, today, waiting_purge
 from purge.batches.single import preview as preview_single
 from purge.batches.upload import Lost
@@ -50,6 +51,7 @@ __all__ = [
     "discard",
     "due",
     "failures",
+    "forget_names",
     "forgotten",
     "longest_still",
     "map_fields",
@@ -73,6 +75,7 @@ __all__ = [
     "single_outcome",
     "today",
     "total_outcomes",
+    "unrecorded",
     "waiting_chunks",
     "waiting_for_yes",
     "waiting_purge",

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, cast, exists, func, select
+from sqlalchemy import BigInteger, cast, exists, func, literal, select
 
 from purge import email_address
 from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
 from purge.erasure.map import Action, read_map
+from purge.evidence.ledger import LedgerEntry
 from purge.extensions import db, now
 
 RATE_CHUNKS = 10
@@ -79,6 +80,14 @@ def outcomes(batch_ids: list[int]) -> dict[int, dict[Outcome, int]]:
 def total_outcomes() -> dict[Outcome, int]:
     """Rows by outcome, of all batches together, from the chunks' own totals."""
     return {outcome: rows or 0 for outcome, rows in zip(Outcome, db.session.execute(select(*_SUMS)).one(), strict=True)}
+
+
+def unrecorded() -> int | None:
+    """The first batch that has purged more or fewer than the ledger says of it; a chunk writes both or neither."""
+    purged = select(Chunk.batch_id, Chunk.purged.label("people")).where(Chunk.purged > 0)
+    both = purged.union_all(select(LedgerEntry.batch_id, literal(-1))).subquery()
+    asked = select(both.c.batch_id).group_by(both.c.batch_id).having(func.sum(both.c.people) != 0)
+    return db.session.scalar(asked.order_by(both.c.batch_id).limit(1))
 
 
 def longest_still() -> tuple[int, timedelta] | None:

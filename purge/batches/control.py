@@ -3,10 +3,11 @@
 from sqlalchemy import delete, func, update
 
 from purge.batches import upload
-from purge.batches.model import FORGOTTEN_AFTER, Batch, Door, NotPossible, PurgeRequest, State
+from purge.batches.model import FORGOTTEN_AFTER, Batch, Chunk, ChunkState, Door, NotPossible, PurgeRequest, State
 from purge.extensions import db, now
 
 TYPED_ABOVE = 10  # more customers than this: their number must be typed
+LONGEST_NUMBER = 18  # digits; of more Python makes no number
 UNCONFIRMED = (State.UPLOADED, State.CHECKING, State.READY)
 
 
@@ -42,6 +43,7 @@ def discard(batch: Batch, user_id: int | None = None) -> None:
     _move(batch, UNCONFIRMED, State.DISCARDED, sentence, finished_at=now(), stopped_by_id=user_id)
     upload.destroy(db.session.connection(), batch.id)
     db.session.execute(delete(PurgeRequest).where(PurgeRequest.batch_id == batch.id))
+    db.session.execute(delete(Chunk).where(Chunk.batch_id == batch.id, Chunk.state == ChunkState.WAITING))
 
 
 def forgotten() -> list[Batch]:
@@ -65,4 +67,4 @@ def _move(batch: Batch, came_from: tuple[State, ...], to: State, otherwise: str,
 
 def _number(typed: str) -> int | None:
     digits = "".join(c for c in typed if c not in " ,.'\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}")
-    return int(digits) if digits.isdecimal() else None
+    return int(digits) if digits.isdecimal() and len(digits) <= LONGEST_NUMBER else None

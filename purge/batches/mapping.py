@@ -12,6 +12,7 @@ from purge.extensions import db, now
 from purge.intake import customer_csv
 
 PREVIEW_ROWS = 100
+SHOWN_COLUMNS = 30
 SAMPLES = 3
 PURGE_TYPE = "purge"
 
@@ -33,6 +34,7 @@ class Preview:
     header: tuple[str, ...]
     samples: list[list[str]]
     column: int | None
+    shown: list[int]  # the columns whose cells are shown, the chosen one among them
     rows: list[PreviewRow]
 
     @property
@@ -55,6 +57,7 @@ def preview(batch: Batch, column: int | None) -> Preview:
         header=header,
         samples=[_samples(rows, index) for index in range(len(header))],
         column=column,
+        shown=[index for index in range(len(header)) if index < SHOWN_COLUMNS or index == column],
         rows=[_judged(row, column) for row in rows],
     )
 

@@ -135,7 +135,7 @@ class Batch(db.Model):
     refusal: Mapped[str | None] = mapped_column(String(300), info=ACCOUNT)  # why, in one sentence
     # Of the file; a batch of one customer has none.
     file_name: Mapped[str | None] = mapped_column(
-        String(200), info=keep("anything in it that looks like an address is masked")
+        String(200), info=keep("anything in it that looks like an address is masked; forgotten a month after the end")
     )
     file_bytes: Mapped[int | None] = mapped_column(BigInteger, info=ACCOUNT)
     content_digest: Mapped[bytes | None] = mapped_column(
@@ -246,8 +246,10 @@ class PurgeRequest(db.Model):
     fingerprint: Mapped[bytes | None] = mapped_column(
         LargeBinary(32), info=keep("keyed; the key is not in the database")
     )
-    # Frozen at the check. No foreign key: it outlives the customer, and says nothing then.
-    customer_id: Mapped[int | None] = mapped_column(info=keep("a number that is never given again"))
+    # Frozen at the check. No foreign key: it outlives the customer, so that the profile's address can say that they were purged.
+    customer_id: Mapped[int | None] = mapped_column(
+        info=keep("a number that is never given again; says whose only to one who has an older copy of the table")
+    )
     outcome: Mapped[Outcome | None] = mapped_column(info=ACCOUNT)
     reason: Mapped[str | None] = mapped_column(String(40), info=ACCOUNT)
 

@@ -10,6 +10,9 @@ from purge.batches.model import Batch, Door, State
 from purge.extensions import db
 from purge.intake import customer_csv
 
+# As people write it where it may not stand.
+_AT = re.compile(r"%40|[\N{FULLWIDTH COMMERCIAL AT}\N{SMALL COMMERCIAL AT}]|[(\[{<]at[)\]}>]", re.IGNORECASE)
+
 
 def open_csv(stream: BinaryIO, file_name: str, door: Door, user_id: int | None = None) -> Batch:
     """A new batch with this file, its e-mail column mapped where it is plain; raises customer_csv.Refused, with nothing stored."""
@@ -51,9 +54,5 @@ def seen_before(batch: Batch) -> Batch | None:
 def masked(file_name: str) -> str:
     """A file's own name, without its folder and without anything that looks like an address."""
     name = re.split(r"[/\\]", file_name)[-1]
-    return re.sub(
-        r"[^\s@]+@[^\s@]+(?=\.csv$)|[^\s@]+@[^\s@]+",
-        "…",
-        "".join(c for c in name if c.isprintable()),
-        flags=re.IGNORECASE,
-    )[:200]
+    name = _AT.sub("@", "".join(c for c in name if c.isprintable()))
+    return re.sub(r"[^\s@]+@[^\s@]+(?=\.csv$)|[^\s@]+@[^\s@]+", "…", name, flags=re.IGNORECASE)[:200]

@@ -1,9 +1,9 @@
-"""After the last chunk: what the deletions left in the database's own files goes too."""
+"""After the last chunk: what the deletions left in the database's own files goes too, and later what the CSV was called."""
 
 import logging
 from datetime import timedelta
 
-from sqlalchemy import exists, func, update
+from sqlalchemy import ColumnElement, exists, func, select, update
 
 from purge.batches.model import Batch, State
 from purge.customers import search_index
@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 BUSY = (State.CHECKING, State.RUNNING, State.CANCELLING)
 LONGEST_WAIT = timedelta(minutes=10)
 NO_TIME = timedelta()
+NAMED_FOR, NAMELESS = timedelta(days=30), "a CSV"
 
 
 def clear_files() -> bool:
@@ -49,3 +50,13 @@ def settle(quiet: timedelta = NO_TIME) -> bool:
     with db.engine.begin() as connection:
         connection.execute(update(Batch).where(Batch.id.in_(finished)).values(cleared_at=now()))
     return True
+
+
+def forget_names(name=Batch.file_name, ended_at=Batch.finished_at, *conditions: ColumnElement[bool]) -> None:
+    """Of files that have ended long ago: somebody may have called one like the person in it."""
+    old = name != NAMELESS, ended_at < now() - NAMED_FOR, *conditions
+    with reading(), db.engine.connect() as connection:
+        if not connection.scalar(select(exists().where(*old))):
+            return
+    with db.engine.begin() as connection:
+        connection.execute(update(name.class_).where(*old).values({name: NAMELESS}))

@@ -44,7 +44,7 @@ def preview(customer: Customer) -> Preview:
     money = {currency: total for currency, total in db.session.execute(_on_their_way(customer))}
     names = list(db.session.scalars(_rewarded_friends(customer)))
     fingerprint = fingerprinter()(customer.email_key).hex()
-    # The keyed fingerprint in it keeps the digest, which outlives the person, from telling the names.
+    # So it is kept nowhere: in the database, beside the fingerprint, it would tell the names to whoever tries names.
     person = customer.id, fingerprint, customer.first_name, customer.surname, customer.external_id
     shown = json.dumps([person, falls, {key: str(money[key]) for key in sorted(money)}, names])
     friends = list(filter(None, names))[:NAMED_FRIENDS]
@@ -66,7 +66,6 @@ def open_single(
         state=State.RUNNING,
         rows=1,
         planned=1,
-        plan_digest=shown,
         ground=ground,
         asked_on=asked_on,
         created_by_id=user_id,
@@ -113,8 +112,12 @@ def purge_of(customer_id: int) -> tuple[Batch, datetime] | None:
     request = db.session.execute(asked).first()
     if request is None:
         return None
+    batch = db.session.get(Batch, request.batch_id)
     entry = db.session.get(LedgerEntry, (request.fingerprint, request.batch_id))
-    return db.session.get(Batch, request.batch_id), entry.purged_at
+    return (
+        batch,
+        entry.purged_at if entry else batch.confirmed_at,
+    )  # somebody took it out of the ledger, which doctor says
 
 
 def _on_their_way(customer: Customer) -> Select:

@@ -15,6 +15,7 @@ from purge.pickup.connections import (
     worries,
     worrying,
 )
+from purge.pickup.files import forget_names
 from purge.pickup.model import DroppedFile, FileState, SftpConnection
 from purge.pickup.poll import at_rest, due, poll
 
@@ -27,6 +28,7 @@ __all__ = [
     "bound",
     "due",
     "every",
+    "forget_names",
     "look_soon",
     "looking_into",
     "new_private_key",

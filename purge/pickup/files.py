@@ -139,6 +139,11 @@ def forget(file: Row) -> None:
         writer.execute(delete(DroppedFile).where(DroppedFile.id == file.id))
 
 
+def forget_names() -> None:
+    """Of files that are on no server any more."""
+    batches.forget_names(DroppedFile.name, DroppedFile.ended_at, DroppedFile.kept_until.is_(None))
+
+
 def thrown_away(file: Row) -> None:
     """It is kept on the server no longer."""
     _write(file.id, kept_until=None, trouble=None)

@@ -70,7 +70,7 @@ class DroppedFile(db.Model):
     id: Mapped[int] = mapped_column(primary_key=True, info=ACCOUNT)
     connection_id: Mapped[int] = mapped_column(ForeignKey("sftp_connection.id"), info=ACCOUNT)
     # As on the server until it is taken; from then on without anything in it that looks like an address.
-    name: Mapped[str] = mapped_column(String(300), info=keep("masked once the file is taken"))
+    name: Mapped[str] = mapped_column(String(300), info=keep("masked once the file is taken; forgotten later"))
     size: Mapped[int] = mapped_column(BigInteger, info=ACCOUNT)
     changed: Mapped[int] = mapped_column(BigInteger, info=ACCOUNT)  # the server's seconds since 1970
     seen_at: Mapped[datetime] = mapped_column(default=now, info=ACCOUNT)  # first with this size and time

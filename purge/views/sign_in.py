@@ -47,4 +47,5 @@ def _next() -> str:
     wanted = request.args.get("next", "")
     parts = urlsplit(wanted)
     ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
+    ours = ours and wanted.isprintable()  # a header has one line
     return wanted if ours else url_for("home")
