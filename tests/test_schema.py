@@ -128,6 +128,19 @@ def test_down_and_up_with_batches_keeps_every_row(app, signed_in):
             assert "AUTOINCREMENT" in connection.scalar(text("SELECT sql FROM sqlite_master WHERE name = 'batch'"))
 
 
+def test_an_upgrade_forgets_what_told_of_persons_and_nothing_else(app, signed_in):
+    signed_in()
+    add_customer("ben@people.com")
+    bulk, single = confirmed("ben@people.com"), open_single(add_customer("ann@people.com"))
+    single.plan_digest = "a" * 64  # as the version before kept it
+    db.session.commit()
+    directory = app.extensions["migrate"].directory
+    downgrade(directory=directory, revision="0006")
+    upgrade(directory=directory)
+    db.session.expire_all()
+    assert single.plan_digest is None and bulk.plan_digest
+
+
 def everything() -> dict[str, list[tuple]]:
     """The rows of a batch's tables."""
     rows = {
