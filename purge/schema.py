@@ -15,9 +15,8 @@ from purge.evidence.ledger import has_other_key
 from purge.extensions import db, now
 
 OLDEST_POSTGRESQL = 15
-CLOCKS_APART = timedelta(
-    minutes=1
-)  # what waits is thrown away, and what is due is begun, by the clock of whoever looks
+# What waits is thrown away, and what is due is begun, by the clock of whoever looks.
+CLOCKS_APART = timedelta(minutes=1)
 
 
 def misfits(connection: Connection) -> list[str]:

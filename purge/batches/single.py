@@ -114,10 +114,8 @@ def purge_of(customer_id: int) -> tuple[Batch, datetime] | None:
         return None
     batch = db.session.get(Batch, request.batch_id)
     entry = db.session.get(LedgerEntry, (request.fingerprint, request.batch_id))
-    return (
-        batch,
-        entry.purged_at if entry else batch.confirmed_at,
-    )  # somebody took it out of the ledger, which doctor says
+    # Where somebody took it out of the ledger, which doctor says, there is still when it was confirmed.
+    return batch, entry.purged_at if entry else batch.confirmed_at
 
 
 def _on_their_way(customer: Customer) -> Select:

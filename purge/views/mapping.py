@@ -25,9 +25,8 @@ def rows(batch_id: int):
     if redirected := moved_on(batch, State.UPLOADED):
         return redirected
     shown = render_template("mapping/_rows.html", batch=batch, preview=batches.preview(batch, column), agreed=agreed)
-    return shown, {
-        "HX-Replace-Url": url_for("mapping.show", batch_id=batch_id, column=column)
-    }  # to be loaded anew as it is
+    as_it_is = url_for("mapping.show", batch_id=batch_id, column=column)  # to be loaded anew
+    return shown, {"HX-Replace-Url": as_it_is}
 
 
 @blueprint.post("")
