@@ -149,9 +149,6 @@ def results(batch: Batch) -> Iterator[tuple[int, Outcome | None, str]]:
 
 def failures(batch: Batch) -> dict[Outcome, dict[str, int]]:
     """Rows that led to no deletion: by outcome, then by reason in words, the most first; of a discarded batch without reasons."""
-    if batch.state is State.DISCARDED:  # its rows are gone
-        counted = outcomes([batch.id])[batch.id]
-        return {outcome: {"": rows} for outcome, rows in sorted(counted.items(), key=lambda one: -one[1]) if rows}
     asked = (
         select(PurgeRequest.outcome, PurgeRequest.reason, func.count())
         .where(PurgeRequest.batch_id == batch.id, PurgeRequest.outcome != Outcome.PURGED)
@@ -161,6 +158,8 @@ def failures(batch: Batch) -> dict[Outcome, dict[str, int]]:
     found: dict[Outcome, dict[str, int]] = {}
     for outcome, reason, rows in db.session.execute(asked):
         found.setdefault(outcome, {})[reason_words(reason)] = rows
+    if batch.state is State.DISCARDED:  # its rows are gone
+        found = {outcome: {"": rows} for outcome, rows in outcomes([batch.id])[batch.id].items() if rows}
     return dict(sorted(found.items(), key=lambda one: -sum(one[1].values())))
 
 
