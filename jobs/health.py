@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs import queue as queues
 from purge import batches, schema
 from purge.erasure import residue
+from purge.evidence import audit
 from purge.extensions import db, now, reading
 
 SCHEDULER_KEY, SCHEDULER_SECONDS = "purge:scheduler", 30
@@ -32,8 +33,8 @@ class Finding:
 def look(closely: bool = False) -> list[Finding]:
     """Everything an installation needs, one finding each; what cannot be reached is a finding too.
 
-    Closely, the database's every index is looked at as well, which takes a moment, whether its file can be cleared, and whether
-    the ledger has everybody.
+    Closely, the database's every index is looked at as well, which takes a moment, whether its file can be cleared, whether the
+    ledger has everybody, and whether anything in it or in the audit trail was changed, for which both are read whole.
     """
     looked_at = _LOOKED_AT | (_LOOKED_AT_CLOSELY if closely else {})
     found = {}
@@ -88,6 +89,16 @@ def _ledger() -> tuple[bool, str, float]:
     return False, f"does not say of batch {batch_id} what the batch says itself: somebody has changed one of them", 0
 
 
+def _audit() -> tuple[bool, str, float]:
+    flaw = audit.flaw(db.session.connection())
+    if flaw:
+        return False, f"{flaw} Somebody has changed the database: keep it as it is, and compare it with a backup", 0
+    if batch_id := batches.without_receipt():
+        return False, f"batch {batch_id} has ended, and the trail does not say so: somebody has changed one of them", 0
+    newest = audit.last(db.session.connection())
+    return True, f"unbroken, and the ledger is what it says; event {newest.number} has the seal {newest.seal.hex()}", 1
+
+
 def _redis() -> tuple[bool, str, float]:
     queues.connect().set(LOOK_KEY, 1, ex=SCHEDULER_SECONDS)  # one whose memory is full would answer a ping
     return True, "answers", 1
@@ -135,5 +146,5 @@ _LOOKED_AT = {
     "progress": _progress,
     "pending": _pending,
 }
-_LOOKED_AT_CLOSELY = {"schema": partial(_schema, schema.missing), "files": _files, "ledger": _ledger}
+_LOOKED_AT_CLOSELY = {"schema": partial(_schema, schema.missing), "files": _files, "ledger": _ledger, "audit": _audit}
 _ASK_REDIS = ("workers", "scheduler")

@@ -2,6 +2,7 @@
 
 from purge.batches.account import (
     failures,
+    in_words,
     longest_still,
     oldest_pending,
     outcomes,
@@ -28,6 +29,7 @@ from purge.batches.control import (
 from purge.batches.mapping import affected_rows, map_fields, preview
 from purge.batches.model import Batch, Door, Ground, NotPossible, Outcome, State, due
 from purge.batches.opening import masked, open_csv, seen_before
+from purge.batches.receipt import receipt, without_receipt
 from purge.batches.run import run
 from purge.batches.settle import clear_files, forget_names, settle
 from purge.batches.single import open_single, pending_single, purge_of, single_outcome, today, waiting_purge
@@ -53,6 +55,7 @@ __all__ = [
     "failures",
     "forget_names",
     "forgotten",
+    "in_words",
     "longest_still",
     "map_fields",
     "masked",
@@ -66,6 +69,7 @@ __all__ = [
     "preview_single",
     "progress",
     "purge_of",
+    "receipt",
     "results",
     "results_csv",
     "resume",
@@ -81,4 +85,5 @@ __all__ = [
     "waiting_purge",
     "what_falls",
     "what_fell",
+    "without_receipt",
 ]

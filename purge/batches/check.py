@@ -37,8 +37,11 @@ from sqlalchemy.schema import CreateTable
 from purge.batches import upload
 from purge.batches.mapping import verdict
 from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
+from purge.batches.receipt import tell_end
 from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
+from purge.evidence import audit
+from purge.evidence.audit import Act
 from purge.evidence.ledger import LedgerEntry, fingerprinter
 from purge.extensions import alone, db, giving_way, insert_rows, now, reading
 from purge.intake import customer_csv
@@ -133,6 +136,7 @@ def _begin(batch_id: int, token: str) -> Row | None:
         upload.destroy(connection, batch_id)
         sentence = "The check of this file was begun several times and never came to its end, so nothing was deleted."
         connection.execute(this.values(state=State.REFUSED, refusal=sentence, finished_at=now()))
+        audit.append(connection, Act.REFUSED, batch_id=batch_id)
         return None
 
 
@@ -303,6 +307,8 @@ def _plan(batch: Row, token: str) -> None:
         connection.execute(insert(Chunk).values(settled))
         for chunk in chunks:
             connection.execute(insert(Chunk).values(batch_id=batch.id, state=ChunkState.WAITING, **chunk))
+        if not planned:
+            tell_end(connection, batch.id)
 
 
 def _ask(question: Callable[[Connection], Any]) -> Any:

@@ -4,6 +4,8 @@ from sqlalchemy import delete, func, update
 
 from purge.batches import upload
 from purge.batches.model import FORGOTTEN_AFTER, Batch, Chunk, ChunkState, Door, NotPossible, PurgeRequest, State
+from purge.evidence import audit
+from purge.evidence.audit import Act
 from purge.extensions import db, now
 
 TYPED_ABOVE = 10  # more customers than this: their number must be typed
@@ -18,23 +20,27 @@ def confirm(batch: Batch, shown: str, typed: str = "", user_id: int | None = Non
     sentence = "This is not the plan you were shown, or it has been confirmed already. Look again before you decide."
     allowed = Batch.plan_digest == shown, ~Batch.is_dry
     _move(batch, (State.READY,), State.RUNNING, sentence, *allowed, confirmed_by_id=user_id, confirmed_at=now())
+    audit.record(Act.CONFIRMED, user_id, batch.id, planned=batch.planned, plan=shown)
 
 
-def pause(batch: Batch) -> None:
+def pause(batch: Batch, user_id: int | None = None) -> None:
     """Chunks in hand are finished; no other is begun. One customer is gone in a moment: there is nothing to pause."""
     sentence = "Only a running batch of more than one customer can be paused."
     _move(batch, (State.RUNNING,), State.PAUSED, sentence, Batch.door != Door.FORM)
+    audit.record(Act.PAUSED, user_id, batch.id)
 
 
-def resume(batch: Batch) -> None:
+def resume(batch: Batch, user_id: int | None = None) -> None:
     """Go on where it stood still."""
     _move(batch, (State.PAUSED,), State.RUNNING, "Only a paused batch can be resumed.")
+    audit.record(Act.RESUMED, user_id, batch.id)
 
 
 def cancel(batch: Batch, user_id: int | None = None) -> None:
     """Leave alone whoever is still there; who is gone stays gone."""
     sentence = "Only a running or paused batch can be cancelled."
     _move(batch, (State.RUNNING, State.PAUSED), State.CANCELLING, sentence, stopped_by_id=user_id)
+    audit.record(Act.CANCELLED, user_id, batch.id)
 
 
 def discard(batch: Batch, user_id: int | None = None) -> None:
@@ -44,6 +50,7 @@ def discard(batch: Batch, user_id: int | None = None) -> None:
     upload.destroy(db.session.connection(), batch.id)
     db.session.execute(delete(PurgeRequest).where(PurgeRequest.batch_id == batch.id))
     db.session.execute(delete(Chunk).where(Chunk.batch_id == batch.id, Chunk.state == ChunkState.WAITING))
+    audit.record(Act.DISCARDED, user_id, batch.id)
 
 
 def forgotten() -> list[Batch]:

@@ -25,6 +25,10 @@ class Door(StrEnum):
     SFTP = "sftp"
     CLI = "cli"
 
+    @property
+    def words(self) -> str:
+        return {"form": "the customer’s page", "csv": "CSV upload", "sftp": "SFTP", "cli": "the command line"}[self]
+
 
 class State(StrEnum):
     UPLOADED = "uploaded"

@@ -7,6 +7,8 @@ from flask import current_app
 
 from purge.batches import upload
 from purge.batches.model import Batch, Door, State
+from purge.evidence import audit
+from purge.evidence.audit import Act
 from purge.extensions import db
 from purge.intake import customer_csv
 
@@ -38,6 +40,7 @@ def open_csv(stream: BinaryIO, file_name: str, door: Door, user_id: int | None =
     db.session.add(batch)
     db.session.flush()
     upload.store(db.session.connection(), batch.id, stream)
+    audit.record(Act.OPENED, user_id, batch.id, door=door, rows=batch.rows)
     return batch
 
 

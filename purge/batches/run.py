@@ -1,4 +1,4 @@
-"""The run: chunk by chunk, claim > erase > verify > record, each in one transaction."""
+"""The run: chunk by chunk, claim > erase > verify > record > audit, each in one transaction."""
 
 import logging
 import random
@@ -12,9 +12,12 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, inser
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from purge.batches.model import Batch, Chunk, ChunkState, Door, Outcome, PurgeRequest, Reason, State
+from purge.batches.receipt import tell_end
 from purge.customers import search_index
 from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
+from purge.evidence import audit, ledger
+from purge.evidence.audit import Act
 from purge.evidence.ledger import enter, fingerprinter
 from purge.extensions import db, giving_way, now, reading
 from purge.models import Customer
@@ -172,10 +175,11 @@ def _purge(connection: Connection, chunk: Row) -> dict:
     _end(connection, chunk, Outcome.ALREADY_PURGED, Reason.GONE, gone)
     _end(connection, chunk, Outcome.CHANGED, Reason.ADDRESS_CHANGED, changed)
     _end(connection, chunk, Outcome.PURGED)
-    purged = select(PurgeRequest.fingerprint, PurgeRequest.batch_id)
-    enter(connection, purged.where(*_requests(chunk), PurgeRequest.outcome == Outcome.PURGED))
+    purged, moment = select(PurgeRequest.fingerprint, PurgeRequest.batch_id), now()
+    enter(connection, purged.where(*_requests(chunk), PurgeRequest.outcome == Outcome.PURGED), moment)
+    entries = ((one.fingerprint, chunk.batch_id, moment) for one in requests if one.customer_id not in spared)
     outcomes = {Outcome.PURGED: len(going), Outcome.ALREADY_PURGED: len(gone), Outcome.CHANGED: len(changed)}
-    return {"outcomes": outcomes, "erased": erased}
+    return {"outcomes": outcomes, "erased": erased, "entered": ledger.digest(entries)}
 
 
 def _cancel(connection: Connection, chunk: Row) -> dict:
@@ -199,9 +203,21 @@ def _end(
     connection.execute(update(PurgeRequest.__table__).where(pending).values(outcome=outcome, reason=reason))
 
 
-def _record(connection: Connection, chunk: Row, *, outcomes: dict, started_at: datetime, erased: dict | None = None):
+def _record(
+    connection: Connection,
+    chunk: Row,
+    *,
+    outcomes: dict[Outcome, int],
+    started_at: datetime,
+    erased: dict[str, int] | None = None,
+    entered: int = 0,
+) -> None:
+    """The chunk is done, and the audit trail says what came of it: no event, no deletion."""
     done = {"state": ChunkState.DONE, "started_at": started_at, "finished_at": now(), "erased": erased, **outcomes}
     connection.execute(update(Chunk).where(Chunk.id == chunk.id, Chunk.state == ChunkState.WAITING).values(done))
+    came_of_it = {outcome: rows for outcome, rows in outcomes.items() if rows}
+    told = {"outcomes": came_of_it, "erased": erased or {}, "ledger": ledger.as_text(entered)}
+    audit.append(connection, Act.CHUNK, batch_id=chunk.batch_id, **told)
 
 
 def _sqlstate(error: DBAPIError) -> str | None:
@@ -244,7 +260,10 @@ def _finish(batch_id: int) -> None:
     open_states = Batch.state.in_([State.RUNNING, State.PAUSED, State.CANCELLING])
     with db.engine.begin() as connection:
         ended = update(Batch).where(Batch.id == batch_id, open_states, ~waiting)
-        connection.execute(ended.values(state=State.FINISHED, finished_at=now()))
+        has_ended = connection.execute(ended.values(state=State.FINISHED, finished_at=now())).rowcount
+        event = tell_end(connection, batch_id) if has_ended else None
+    if event:  # where nobody who changes the database can reach it
+        log.info("a batch has ended", extra={"fields": {"audit_event": event.number, "seal": event.seal.hex()}})
 
 
 def _pending(chunk: Row) -> ColumnElement[bool]:

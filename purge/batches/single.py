@@ -12,6 +12,8 @@ from purge.batches.account import Fall, in_words
 from purge.batches.model import Batch, Chunk, ChunkState, Door, Ground, NotPossible, Outcome, PurgeRequest, State
 from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
+from purge.evidence import audit
+from purge.evidence.audit import Act
 from purge.evidence.ledger import LedgerEntry, fingerprinter
 from purge.extensions import db, now
 from purge.models import Customer, Referral, Reward, RewardStatus
@@ -78,6 +80,7 @@ def open_single(
     db.session.add(PurgeRequest(batch_id=batch.id, row_number=1, fingerprint=fingerprint, customer_id=customer.id))
     bounds = {"first_customer_id": customer.id, "last_customer_id": customer.id, "requests": 1}
     db.session.add(Chunk(batch_id=batch.id, state=ChunkState.WAITING, **bounds))
+    audit.record(Act.CONFIRMED, user_id, batch.id, door=Door.FORM, planned=1)
     return batch
 
 

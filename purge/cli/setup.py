@@ -15,6 +15,8 @@ from sqlalchemy.exc import DBAPIError
 from purge import demo_data as demo
 from purge import email_address, schema
 from purge.config import ConfigError
+from purge.evidence import audit
+from purge.evidence.audit import Act
 from purge.evidence.ledger import adopt_key
 from purge.extensions import alone, db, reading
 from purge.models import Role, User
@@ -28,8 +30,13 @@ WORTH_SAYING = 10  # looks in vain, two seconds
     is_flag=True,
     help="Go on with this LEDGER_KEY, where the ledger was begun with another: who was purged before is not known again.",
 )
+@click.option(
+    "--accept-ledger",
+    is_flag=True,
+    help="Go on with the ledger and the audit trail as they are, where `flask doctor` says that they were changed.",
+)
 @with_appcontext
-def init_db(another_ledger_key: bool) -> None:
+def init_db(another_ledger_key: bool, accept_ledger: bool) -> None:
     """Make the database's tables, or bring them up to date. Safe to repeat."""
     try:
         with reading(), db.engine.connect() as connection:
@@ -39,7 +46,7 @@ def init_db(another_ledger_key: bool) -> None:
     if sentences:
         raise ConfigError(" ".join(sentences))
     try:
-        upgrade_schema(another_ledger_key)
+        upgrade_schema(another_ledger_key, accept_ledger)
         with reading(), db.engine.connect() as connection:
             sentences = schema.misfits(connection)
     except DBAPIError as error:
@@ -107,6 +114,7 @@ def change(email: str, role: str | None, new_password: bool, close: bool) -> Non
         click.echo(f"Password (shown once): {password}")
     if close:
         user.close()
+    audit.record(Act.USER_CHANGED, account=user.id, role=role, new_password=new_password, closed=close)
     db.session.commit()
     click.echo(f"{user.email}  {'closed' if user.is_closed else user.role}")
 
@@ -134,15 +142,18 @@ def demo_data(customers: int, seed: int, purge_csv: Path | None, rows: int) -> N
         click.echo(f"Wrote {purge_csv}.")
 
 
-def upgrade_schema(another_ledger_key: bool = False) -> None:
-    """Alembic's upgrade, and the ledger's key; of two at once, on whatever machines, the second waits and finds nothing to do."""
+def upgrade_schema(another_ledger_key: bool = False, accept_ledger: bool = False) -> None:
+    """Alembic's upgrade, the ledger's key, and the audit trail's beginning; of two at once, on whatever machines, the second
+    waits and finds nothing to do."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     for waited in count():
         with alone(db.engine, "schema") as is_alone:
             if is_alone:
                 upgrade(directory=current_app.extensions["migrate"].directory)
                 with db.engine.begin() as connection:
-                    adopt_key(connection, even_if_written=another_ledger_key)
+                    has_other_key = adopt_key(connection, even_if_written=another_ledger_key)
+                    if has_other_key or accept_ledger or not audit.has_begun(connection):
+                        audit.begin(connection)
                 return
         if waited == WORTH_SAYING:
             click.echo("Somebody else is making the schema; waiting for them …")
@@ -160,5 +171,7 @@ def add_user(email: str, role: Role, password: str | None = None) -> str:
     user = User(email=email, role=role)
     user.set_password(password)
     db.session.add(user)
+    db.session.flush()
+    audit.record(Act.USER_ADDED, account=user.id, role=role)
     db.session.commit()
     return password

@@ -1,18 +1,20 @@
 """The ledger: who was purged, known again by their address and kept by nobody."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from flask import current_app
-from sqlalchemy import Connection, LargeBinary, Select, delete, insert, literal, select
+from sqlalchemy import Connection, LargeBinary, Row, Select, delete, insert, literal, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from purge import email_address
 from purge.email_address import Problem
 from purge.erasure.map import keep
-from purge.extensions import db, now
+from purge.evidence.keys import key_for
+from purge.extensions import db
 
+DIGESTS = 2**256
 KEYED = keep("says whose it is only to one who asks with the address; the key is not in the database")
 
 
@@ -41,12 +43,20 @@ def has_other_key(connection: Connection) -> bool:
     return connection.scalar(select(LedgerKey.fingerprint)) not in (None, fingerprinter()(""))
 
 
-def adopt_key(connection: Connection, even_if_written: bool = False) -> None:
-    """From now on the ledger has our key; where people stand in it already, only if it had none or we are told to."""
-    known = connection.scalar(select(LedgerKey.fingerprint))
-    if known is None or even_if_written or not connection.execute(select(LedgerEntry.batch_id).limit(1)).first():
-        connection.execute(delete(LedgerKey))
-        connection.execute(insert(LedgerKey).values(fingerprint=fingerprinter()("")))
+def adopt_key(connection: Connection, even_if_written: bool = False) -> bool:
+    """From now on the ledger has our key, and had another or none; where people stand in it already, only if it had none or
+    we are told to."""
+    known, ours = connection.scalar(select(LedgerKey.fingerprint)), fingerprinter()("")
+    if known == ours or (known and not even_if_written and is_written(connection)):
+        return False
+    connection.execute(delete(LedgerKey))
+    connection.execute(insert(LedgerKey).values(fingerprint=ours))
+    return True
+
+
+def is_written(connection: Connection) -> bool:
+    """Whether anybody stands in the ledger."""
+    return connection.execute(select(LedgerEntry.batch_id).limit(1)).first() is not None
 
 
 def fingerprinter() -> Callable[[str], bytes]:
@@ -61,11 +71,38 @@ def fingerprinter() -> Callable[[str], bytes]:
     return fingerprint
 
 
-def enter(connection: Connection, purged: Select) -> None:
+def enter(connection: Connection, purged: Select, moment: datetime) -> None:
     """Enter the (fingerprint, batch_id) pairs that `purged` selects, in the transaction that deletes the people."""
     columns = ["fingerprint", "batch_id", "purged_at"]
-    moment = literal(now(), LedgerEntry.purged_at.type).label("purged_at")
-    connection.execute(insert(LedgerEntry.__table__).from_select(columns, purged.add_columns(moment)))
+    purged_at = literal(moment, LedgerEntry.purged_at.type).label("purged_at")
+    connection.execute(insert(LedgerEntry.__table__).from_select(columns, purged.add_columns(purged_at)))
+
+
+def as_text(digest: int) -> str:
+    """A digest or a sum of some, as 64 hexadecimal digits."""
+    return f"{digest % DIGESTS:064x}"
+
+
+def digest(entries: Iterable[Row | tuple[bytes, int, datetime]]) -> int:
+    """What entries (fingerprint, batch, moment) add up to, in whatever order and whatever parts: their HMACs' sum.
+
+    (Bellare and Micciancio, “A New Paradigm for Collision-Free Hashing”, 1997, with a key.)
+    """
+    keyed, total, whose, begun = hmac.new(key_for("ledger digest"), digestmod="sha256"), 0, None, None
+    for fingerprint, *of in entries:
+        if of != whose:  # a chunk's are the same
+            whose, begun = of, keyed.copy()
+            begun.update(f"{of[0]} {of[1].isoformat()} ".encode())
+        one = begun.copy()
+        one.update(fingerprint)
+        total += int.from_bytes(one.digest())
+    return total
+
+
+def digest_of_all(connection: Connection) -> int:
+    """The same of the whole ledger, which is read from its first entry to its last."""
+    everybody = select(LedgerEntry.fingerprint, LedgerEntry.batch_id, LedgerEntry.purged_at)
+    return digest(connection.execute(everybody.execution_options(yield_per=5_000)))
 
 
 def entries(typed: str) -> tuple[list[LedgerEntry], Problem | None]:

@@ -15,6 +15,7 @@ from purge.extensions import csrf, login_manager, only_reads
 from purge.logs import request_id
 from purge.models import User, users
 from purge.views import (
+    audit,
     batches,
     connections,
     customers,
@@ -24,6 +25,7 @@ from purge.views import (
     instructions,
     ledger,
     mapping,
+    receipts,
     search_bar,
     sign_in,
     uploads,
@@ -32,7 +34,14 @@ from purge.views import (
 log = logging.getLogger(__name__)
 
 # Posted, to keep people out of the browser's history, and changing nothing.
-ASKS = {"ledger.was_purged", "customers.every", "customers.found", "search_bar.results", "search_bar.offers"}
+ASKS = {
+    "ledger.was_purged",
+    "receipts.check",
+    "customers.every",
+    "customers.found",
+    "search_bar.results",
+    "search_bar.offers",
+}
 OPEN = {
     "static",
     "bootstrap.static",
@@ -71,6 +80,8 @@ def register(app: Flask) -> None:
         instructions,
         mapping,
         batches,
+        audit,
+        receipts,
     ):
         app.register_blueprint(module.blueprint)
     errors.register(app)

@@ -82,7 +82,7 @@ def summary(batch_id: int):
     if redirected := moved_on(batch, *ENDED):
         return redirected
     told = {"fell": batches.what_fell(batch), "falls": batches.what_falls(batch), "failures": batches.failures(batch)}
-    return _stage("summary", batch, **told)
+    return _stage("summary", batch, has_receipt=batches.receipt(batch_id) is not None, **told)
 
 
 @blueprint.get("/<int:batch_id>/results.csv")
@@ -121,19 +121,19 @@ def resume(batch_id: int):
 
 @blueprint.post("/<int:batch_id>/cancellation")
 def cancel(batch_id: int):
-    return _control(batch_id, batches.cancel, current_user.id)
+    return _control(batch_id, batches.cancel)
 
 
 @blueprint.post("/<int:batch_id>/discard")
 def discard(batch_id: int):
-    return _control(batch_id, batches.discard, current_user.id)
+    return _control(batch_id, batches.discard)
 
 
-def _control(batch_id: int, act, *by: int) -> Response:
+def _control(batch_id: int, act) -> Response:
     """Do it if the batch still allows it; either way show where the batch is now."""
     batch = fetch(batch_id)
     try:
-        act(batch, *by)
+        act(batch, current_user.id)
         db.session.commit()
     except NotPossible:
         db.session.rollback()

@@ -12,6 +12,8 @@ from sqlalchemy.orm import joinedload
 
 from purge import pickup
 from purge.batches import NotPossible
+from purge.evidence import audit
+from purge.evidence.audit import Act
 from purge.extensions import db, now, reading
 from purge.intake import sftp
 from purge.pickup import DroppedFile, FileState, SftpConnection
@@ -83,8 +85,8 @@ def add():
         return render_template("connections/edit.html", connection=None, values=request.form, problems=problems), 422
     _fill(connection, values)
     db.session.add(connection)
-    db.session.commit()
-    return _shown(connection)
+    db.session.flush()
+    return _committed(connection, Act.CONNECTION_ADDED, runs_up_to=connection.runs_up_to)
 
 
 @blueprint.get("/<int:connection_id>")
@@ -120,13 +122,17 @@ def change(connection_id: int):
         db.session.rollback()
         shown = {"connection": connection, "values": {**request.form, **own}, "problems": problems}
         return render_template("connections/edit.html", **shown), 422
+    changed = [field for field, value in values.items() if value != getattr(connection, field)]
+    if request.form.get("private_key", "").strip() and not own:
+        changed.append("private_key")
     told = None
     if {"host", "port"} & set(moved):
         connection.host_keys = []  # they were another server's
         pickup.pause(connection)
         told = "It is paused: this is another server. Fetch its host keys, compare and pin them, then start picking up."
     _fill(connection, values)
-    return _committed(connection, told, rests=bool(moved))
+    facts = {"changed": sorted(changed), "runs_up_to": connection.runs_up_to}
+    return _committed(connection, Act.CONNECTION_CHANGED, told, rests=bool(moved), **facts)
 
 
 @blueprint.post("/<int:connection_id>/test")
@@ -153,29 +159,30 @@ def pin(connection_id: int):
         abort(400)
     connection.host_keys = request.form.getlist("key")
     number = len(connection.host_keys)
-    return _committed(connection, f"{plural(number, 'host key')} pinned." if number else "No host key is pinned.")
+    told = f"{plural(number, 'host key')} pinned." if number else "No host key is pinned."
+    return _committed(connection, Act.CONNECTION_PINNED, told, keys=[*map(sftp.fingerprint, connection.host_keys)])
 
 
 @blueprint.post("/<int:connection_id>/pause")
 def pause(connection_id: int):
-    return _moved(connection_id, pickup.pause)
+    return _moved(connection_id, pickup.pause, Act.CONNECTION_PAUSED)
 
 
 @blueprint.post("/<int:connection_id>/resume")
 def resume(connection_id: int):
-    return _moved(connection_id, pickup.resume)
+    return _moved(connection_id, pickup.resume, Act.CONNECTION_RESUMED)
 
 
 @blueprint.post("/<int:connection_id>/look")
 def look(connection_id: int):
     """Without waiting for the schedule."""
-    return _moved(connection_id, pickup.look_soon, "The folder is looked into as soon as a worker is free.")
+    return _moved(connection_id, pickup.look_soon, None, "The folder is looked into as soon as a worker is free.")
 
 
 @blueprint.post("/<int:connection_id>/remove")
 def remove(connection_id: int):
     told = "The connection was removed. What it brought stands among the batches."
-    answer = _moved(connection_id, pickup.remove, told, rests=True)
+    answer = _moved(connection_id, pickup.remove, Act.CONNECTION_REMOVED, told, rests=True)
     is_gone = db.session.get(SftpConnection, connection_id).removed_at
     return redirect(url_for("connections.every"), 303) if is_gone else answer
 
@@ -277,20 +284,24 @@ def _fill(connection: SftpConnection, values: dict) -> None:
         setattr(connection, field, value)
 
 
-def _moved(connection_id: int, act, done: str | None = None, rests: bool = False) -> Response:
+def _moved(connection_id: int, move, act: Act | None, done: str | None = None, rests: bool = False) -> Response:
     connection = _fetch(connection_id)
     try:
-        act(connection)
+        move(connection)
     except NotPossible as refusal:
         db.session.rollback()
         flash(str(refusal))
         return _shown(connection)
-    return _committed(connection, done, rests)
+    return _committed(connection, act, done, rests)
 
 
-def _committed(connection: SftpConnection, done: str | None = None, rests: bool = False) -> Response:
-    """Saved; what must not happen under a look that is going on is refused while one is."""
+def _committed(
+    connection: SftpConnection, act: Act | None, done: str | None = None, rests: bool = False, **facts
+) -> Response:
+    """Saved, with its event; what must not happen under a look that is going on is refused while one is."""
     connection_id = connection.id
+    if act:
+        audit.record(act, current_user.id, sftp_connection=connection_id, **facts)
     try:
         with pickup.at_rest(connection_id) if rests else nullcontext():
             db.session.commit()

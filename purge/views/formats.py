@@ -20,6 +20,7 @@ def register(app: Flask) -> None:
         size=size,
         duration=duration,
         moment=moment,
+        from_text=datetime.fromisoformat,
         ago=ago,
         plural=plural,
         day=day,

@@ -48,6 +48,8 @@ PAGES = (
         "Was this person purged?",
         "look up a purge ledger proof evidence gdpr ccpa dsar deleted record erased",
     ),
+    Page("audit.every", "Audit trail", "log history who did what events evidence proof seal chain changes"),
+    Page("receipts.check", "Check a receipt", "verify signature genuine proof evidence json"),
     Page("connections.every", "SFTP connections", "server drop folder host key pick up schedule settings tools poll"),
     Page(
         "instructions.connecting",

@@ -1,0 +1,36 @@
+"""The audit trail: an event for everything that is done to a batch, a connection or an account. Nobody waits.
+
+`flask init-db` then begins it with the ledger as it is. A worker of the version before would purge without a word in it: stop
+them first.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def upgrade():
+    op.create_table(
+        "audit_event",
+        sa.Column("number", NUMBER, nullable=False, autoincrement=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("act", sa.String(20), nullable=False),
+        sa.Column("user_id", NUMBER),
+        sa.Column("batch_id", NUMBER),
+        sa.Column("facts", sa.JSON(), nullable=False),
+        sa.Column("seal", sa.LargeBinary(32), nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["user.id"], name="fk_audit_event_user_id"),
+        sa.PrimaryKeyConstraint("number", name="pk_audit_event"),
+    )
+    op.create_index("ix_audit_event_user_id", "audit_event", ["user_id"])
+    op.create_index("ix_audit_event_batch_id", "audit_event", ["batch_id"])
+
+
+def downgrade():
+    op.drop_table("audit_event")
