@@ -273,4 +273,4 @@ def test_a_batch_that_nobody_confirmed_says_that_it_was_thrown_away(app, signed_
     batches.discard(batch)
     db.session.commit()
     assert batch.state is State.DISCARDED
-    assert "nobody said yes in time" in words(signed_in().get(PAGE))
+    assert "Thrown away; nobody was deleted Batch 1 Purge itself" in words(signed_in().get(PAGE))

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from datetime import date, datetime
 
 import pytest
@@ -17,6 +18,7 @@ from purge.evidence import receipts
 from purge.evidence.audit import Act, AuditEvent
 from purge.extensions import db, now
 from purge.models import Customer, Role
+from tests.instance import CHECKOUT
 from tests.people import add_customer, hang_everything_on
 from tests.test_audit import words
 from tests.test_batches import checked, confirmed, finished, opened, work
@@ -65,6 +67,19 @@ def test_anybody_can_check_its_signature_without_the_app(app, signed_in):
     signed["receipt"]["rows"] = 2
     with pytest.raises(InvalidSignature):
         verify(signed)
+
+
+def test_the_lines_in_the_docs_check_it(app, signed_in, tmp_path):
+    signed = downloaded(signed_in(), checked("nobody@people.com"))
+    (lines,) = re.findall(r"```python\n(.*?)```", (CHECKOUT / "docs/evidence.md").read_text(), re.DOTALL)
+    file = tmp_path / "receipt.json"
+    lines = lines.replace("the company's key", receipts.public_key()).replace("purge-receipt-7.json", str(file))
+    file.write_text(json.dumps(signed))
+    exec(lines, {})
+    signed["receipt"]["rows"] = 2
+    file.write_text(json.dumps(signed))
+    with pytest.raises(InvalidSignature):
+        exec(lines, {})
 
 
 def test_nothing_of_the_person_is_in_it(app, signed_in):

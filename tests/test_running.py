@@ -171,7 +171,7 @@ def test_a_colleague_who_has_left_signs_in_no_more(instance):
     assert change("--role", "admin").split() == ["ann@company.com", "admin"]
     old = instance.ask('SELECT password_hash, session FROM "user"')
     assert "Password (shown once)" in change("--new-password") and "closed" in change("--close")
-    assert instance.flask("users", "list").stdout.split() == ["ann@company.com", "closed"]
+    assert instance.flask("users", "list").stdout.split() == ["1", "ann@company.com", "closed"]
     ((now, session),) = instance.ask('SELECT password_hash, session FROM "user"')
     assert now == "" and session and (now, session) not in old
 

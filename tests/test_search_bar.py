@@ -29,7 +29,7 @@ def test_pages_are_found_by_other_words(app, signed_in):
 
 
 def test_an_empty_bar_offers_every_page_and_no_customer(app, signed_in):
-    assert len(offered(signed_in(), "")) == 9
+    assert len(offered(signed_in(), "")) == 11
 
 
 def test_a_batch_is_offered_by_its_number(app, signed_in):

@@ -32,9 +32,10 @@ def every():
     before, chunks = request.args.get("before", type=int), bool(request.args.get("chunks"))
     here = [AuditEvent.number < before] if before else []
     found = audit.events(*here, *([] if chunks else [AuditEvent.act != Act.CHUNK]), most=PAGE + 1)
-    page = [(event, is_sealed, _words(event)) for event, is_sealed in found[:PAGE]]
+    names = people()
+    page = [(event, is_sealed, _who(event, names), _words(event, names)) for event, is_sealed in found[:PAGE]]
     older = found[PAGE - 1][0].number if len(found) > PAGE else None
-    return render_template("audit/every.html", page=page, people=people(), older=older, before=before, chunks=chunks)
+    return render_template("audit/every.html", page=page, older=older, before=before, chunks=chunks)
 
 
 def people() -> dict[int, str]:
@@ -47,25 +48,28 @@ def outcomes_in_words(outcomes: dict[str, int]) -> str:
     return ", ".join(f"{rows:,} {Outcome(outcome).words}" for outcome, rows in outcomes.items()) or "no rows"
 
 
-def _words(event: AuditEvent) -> str:
+def _who(event: AuditEvent, names: dict[int, str]) -> str:
+    if event.user_id:
+        return names[event.user_id]
+    return "The command line" if event.batch_id is None or event.facts.get("door") == Door.CLI else "Purge itself"
+
+
+def _words(event: AuditEvent, names: dict[int, str]) -> str:
     facts = event.facts
     match event.act:
         case Act.OPENED:
             return f"Came in by {Door(facts['door']).words}, {plural(facts['rows'], 'row')}"
         case Act.CONFIRMED:
-            return f"The purge of {plural(facts['planned'], 'customer')} was confirmed" + (
-                "" if event.user_id else ", as its door allows without a yes"
-            )
+            by_itself = ", as its SFTP connection allows" if facts["door"] == Door.SFTP and not event.user_id else ""
+            return f"The purge of {plural(facts['planned'], 'customer')} was confirmed{by_itself}"
         case Act.DISCARDED:
-            return (
-                "Thrown away" if event.user_id else "Thrown away: nobody was to be deleted, or nobody said yes in time"
-            )
+            return "Thrown away; nobody was deleted"
         case Act.CHUNK:
             return f"A chunk: {outcomes_in_words(facts['outcomes'])}"
         case Act.FINISHED:
             return f"Ended: {outcomes_in_words(facts['outcomes'])}"
         case Act.USER_ADDED:
-            return f"An account was added: {people().get(facts['account'])}, {facts['role']}"
+            return f"An account was added: {names.get(facts['account'])}, {facts['role']}"
         case Act.USER_CHANGED:
             changes = {
                 f"now {facts['role']}": facts["role"],
@@ -73,7 +77,7 @@ def _words(event: AuditEvent) -> str:
                 "closed": facts["closed"],
             }
             told = ", ".join(words for words, is_so in changes.items() if is_so)
-            return f"An account was changed: {people().get(facts['account'])}, {told}"
+            return f"An account was changed: {names.get(facts['account'])}, {told}"
         case _:
             return _of_connection(event) if "sftp_connection" in facts else _WORDS[event.act]
 

@@ -1,11 +1,12 @@
 """Receipts: a batch's own, to read and to hand on; and whether one that comes back is genuine."""
 
+import json
 from typing import Any
 
-from flask import Blueprint, abort, jsonify, render_template, request
+from flask import Blueprint, Response, abort, render_template, request
 
 from purge import batches
-from purge.batches import Door, Ground
+from purge.batches import Door, Ground, Outcome
 from purge.evidence import receipts
 from purge.views.audit import people
 from purge.views.stages import fetch
@@ -29,9 +30,8 @@ def signed(batch_id: int):
     found = batches.receipt(batch_id)
     if found is None or not found.is_sealed:
         abort(404)
-    answer = jsonify(found.signed)
-    answer.headers["Content-Disposition"] = f"attachment; filename=purge-receipt-{batch_id}.json"
-    return answer
+    headers = {"Content-Disposition": f"attachment; filename=purge-receipt-{batch_id}.json"}
+    return Response(json.dumps(found.signed, indent=2) + "\n", mimetype="application/json", headers=headers)
 
 
 @blueprint.route("/check-a-receipt", methods=["GET", "POST"])
@@ -49,5 +49,10 @@ def check():
 
 def _shown(told: dict[str, Any]) -> dict[str, Any]:
     ground = told.get("ground")
-    words = {"door": Door(told["door"]).words, "ground": Ground(ground).words if ground else None}
-    return {"told": told, "words": words, "people": people(), "falls": batches.in_words(told["erased"])}
+    return {
+        "told": told,
+        "words": {"door": Door(told["door"]).words, "ground": Ground(ground).words if ground else None},
+        "outcomes": [(outcome, told["outcomes"][outcome]) for outcome in Outcome if outcome in told["outcomes"]],
+        "falls": batches.in_words(told["erased"]),
+        "people": people(),
+    }
