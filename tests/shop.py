@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -128,7 +129,7 @@ class Shop:
         self.assert_only_the_planned_are_gone()
 
     def assert_only_the_planned_are_gone(self) -> None:
-        """Each row has an outcome, each purge stands there once, and nobody else was touched."""
+        """Each row has an outcome, each purge stands there once and in the evidence, and nobody else was touched."""
         assert self.purged() == len(self.planned)
         assert self.ask(f"SELECT {' + '.join(f'sum({outcome})' for outcome in Outcome)} FROM chunk") == [(self.rows,)]
         left = {id for (id,) in self.ask("SELECT id FROM customer")}
@@ -136,5 +137,7 @@ class Shop:
         assert self.rows_of_others() == self.bystanders
         recorded = self.ask("SELECT customer_id FROM purge_request WHERE outcome = 'purged'")
         assert sorted(id for (id,) in recorded) == sorted(self.planned)
+        looked = self.instance.flask("doctor").stdout
+        assert set(re.findall(r"^ok +(ledger|audit) ", looked, re.MULTILINE)) == {"ledger", "audit"}, looked
         if "DATABASE_URL" not in self.instance.environ:
             assert self.ask("PRAGMA foreign_key_check") == []
