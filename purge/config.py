@@ -97,6 +97,8 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         "CLEAR_AFTER_SECONDS": _number(environ, "CLEAR_AFTER_SECONDS", 30),
         # A dropped file is taken once it has stood unchanged for so long: a slow upload may rest.
         "DROP_AGE_SECONDS": _number(environ, "DROP_AGE_SECONDS", 30),
+        # An answered file still stands in processed/ for so long: what its upload goes on to write is not lost unseen.
+        "DROP_REST_SECONDS": _number(environ, "DROP_REST_SECONDS", 3_600, least=0),
         # Of the SFTP server that `make run` brings; when it is taken, any free one.
         "DROP_PORT": _number(environ, "DROP_PORT", 5022, most=65_535),
         # A form may be as large as the file it brings, and no larger; everything else in it is small.

@@ -40,7 +40,14 @@ class Instance:
         self.folder, self.url = folder, f"http://127.0.0.1:{self.port}"
         # Two that start in the same second would both find the usual port for SFTP free.
         ports = {"PORT": str(self.port), "DROP_PORT": str(free_port())}
-        self.environ = {**os.environ, "INSTANCE_PATH": str(folder), "DEMO": "0", **ports, **settings}
+        self.environ = {
+            **os.environ,
+            "INSTANCE_PATH": str(folder),
+            "DEMO": "0",
+            "DROP_REST_SECONDS": "0",
+            **ports,
+            **settings,
+        }
         if Instance.server and "DATABASE_URL" not in settings:
             self.environ["DATABASE_URL"] = Instance.server.url(Instance.server.make(template or "template0"))
         self.process, self.log = None, folder.with_suffix(".output")

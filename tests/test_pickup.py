@@ -30,7 +30,7 @@ def openssh():
 @pytest.fixture
 def drop(app, openssh):
     openssh.empty()
-    app.config["DROP_AGE_SECONDS"] = 0
+    app.config |= {"DROP_AGE_SECONDS": 0, "DROP_REST_SECONDS": 0}
     return openssh
 
 
@@ -161,14 +161,48 @@ def test_a_file_is_taken_only_once_it_has_stood_still(app, drop, connection):
     assert answer(drop, "people.result.csv") == {"2": "purged", "3": "not found"}
 
 
-def test_the_very_same_file_is_not_run_again(drop, connection):
+def test_the_very_same_file_waits_for_a_yes_when_it_would_delete_somebody_again(drop, connection, signed_in):
+    add_customer("ann@people.com")
     put(drop, "monday.csv", "ann@people.com")
     look_until_answered(connection)
     put(drop, "tuesday.csv", "ann@people.com")
     look_until_answered(connection)
-    assert "tuesday.csv" not in str(names(drop)), "nobody needs this list of people a second time"
-    assert "picked up before" in (drop.files / "failed/tuesday.error.txt").read_text()
-    assert db.session.scalar(select(func.count()).select_from(Batch)) == 1
+    assert answer(drop, "tuesday.result.csv") == {"2": "already purged,an earlier batch purged this customer"}
+    add_customer("ann@people.com")  # who came back
+    put(drop, "next year.csv", "ann@people.com")
+    look_until_answered(connection)
+    batch = db.session.scalar(select(Batch).order_by(Batch.id.desc()))
+    assert batch.state is State.READY and customers() == 1
+    assert "The very same file was picked up at" in signed_in().get(f"/batches/{batch.id}/review").text
+    batches.confirm(batch, batch.plan_digest)
+    db.session.commit()
+    look_until_answered(connection)
+    assert answer(drop, "next year.result.csv") == {"2": "purged"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("ending, is_whole", [("\n", True), ("\r\n", True), ("\r", True), ("", False), ("\n ", False)])
+def test_a_file_that_ends_within_a_line_waits_for_a_yes(drop, connection, encoding, ending, is_whole):
+    """Cut off, ann@people.com is another person's address."""
+    add_customer("ann@people.co")
+    (drop.files / "people.csv").write_bytes(f"Customer Email\nann@people.co{ending}".encode(encoding))
+    look_until_answered(connection)
+    batch = db.session.scalar(select(Batch))
+    assert batch.state is (State.FINISHED if is_whole else State.READY) and customers() == (not is_whole)
+    assert is_whole or "may have been cut off" in batch.caution
+
+
+def test_what_waits_for_a_yes_because_it_was_cut_off_is_read_again_when_the_rest_comes(drop, connection):
+    add_customer("ann@people.co")
+    add_customer("ann@people.com")
+    (drop.files / "people.csv").write_text("Customer Email\nann@people.co")
+    look_until_answered(connection)
+    (claimed,) = drop.files.glob(".*.claimed")
+    with claimed.open("a") as upload:
+        upload.write("m\n")
+    look_until_answered(connection, looks=5)
+    assert answer(drop, "people.result.csv") == {"2": "purged"}
+    assert db.session.scalars(select(Customer.email)).all() == ["ann@people.co"]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +252,29 @@ def test_a_dry_run_is_answered_and_deletes_nobody(drop, connection):
     put(drop, "people.csv", "ann@people.com", "nobody@people.com")
     look_until_answered(connection)
     assert answer(drop, "people.result.csv")["2"] == "purged" and customers() == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.dryrun (1).csv", "b.dryrun - Copy.csv", "c.dry-run.CSV", "d_DryRun.csv", "e.dryrun.csv.csv", "dryrun.csv"],
+)
+def test_a_dry_run_is_one_however_it_is_spelled(drop, connection, name):
+    add_customer("ann@people.com")
+    put(drop, name, "ann@people.com")
+    look_until_answered(connection)
+    assert answer(drop, f"{name[:-4]}.result.csv") == {"2": "would be purged"} and customers() == 1
+
+
+def test_a_dry_run_that_nobody_came_to_answer_for_a_week_is_answered_all_the_same(drop, connection):
+    add_customer("ann@people.com")
+    put(drop, "people.dryrun.csv", "ann@people.com")
+    look(connection)
+    look(connection)
+    db.session.execute(update(Batch).values(created_at=now() - timedelta(days=8)))
+    db.session.commit()
+    tidy()
+    look_until_answered(connection)
+    assert answer(drop, "people.dryrun.result.csv") == {"2": "would be purged"}
 
 
 def test_a_file_beyond_what_may_run_by_itself_waits_for_a_yes(drop, connection):
@@ -366,6 +423,78 @@ def test_a_file_is_kept_for_as_long_as_the_connection_says(drop, connection):
     db.session.execute(update(DroppedFile).values(kept_until=now() - timedelta(minutes=1)))
     look_until_answered(connection)
     assert "processed/people.csv" not in names(drop) and "results/people.result.csv" in names(drop)
+
+
+def test_an_upload_that_goes_on_after_its_answer_is_told(app, drop, connection):
+    app.config["DROP_REST_SECONDS"] = 3_600
+    put(drop, "people.csv", "nobody@people.com")
+    put(drop, "whole.csv", "nobody.else@people.com")
+    look_until_answered(connection)
+    assert {"processed/people.csv", "processed/whole.csv"} <= names(drop)
+    with (drop.files / "processed/people.csv").open("a") as upload:
+        upload.write("ben@people.com\n")
+    for _ in range(2):
+        db.session.execute(update(DroppedFile).values(kept_until=now(), next_try_at=now()))
+        look(connection)
+    assert "processed/whole.csv" not in names(drop) and "failed/whole.error.txt" not in names(drop)
+    assert "changed on the server after it was read" in (drop.files / "failed/people.error.txt").read_text()
+    assert "ben@people.com" not in str(names(drop)) and "processed/people.csv" not in names(drop)
+    assert db.session.scalar(select(DroppedFile.refusal).where(DroppedFile.name == "people.csv"))
+
+
+def test_it_is_still_told_when_we_die_while_telling(app, drop, connection, monkeypatch):
+    app.config["DROP_REST_SECONDS"] = 3_600
+    put(drop, "people.csv", "nobody@people.com")
+    look_until_answered(connection)
+    with (drop.files / "processed/people.csv").open("a") as upload:
+        upload.write("ben@people.com\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(pickup.files, "refuse_late", lambda *_: 1 / 0)
+        db.session.execute(update(DroppedFile).values(kept_until=now(), next_try_at=now()))
+        look(connection)
+    db.session.execute(update(DroppedFile).values(next_try_at=now()))
+    look(connection)
+    assert "failed/people.csv" in names(drop) and "failed/people.error.txt" in names(drop)
+
+
+def test_what_is_to_be_thrown_away_is_not_forgotten_while_its_folder_is_away(app, drop, connection):
+    app.config["DROP_REST_SECONDS"] = 3_600
+    put(drop, "people.csv", "nobody@people.com")
+    look_until_answered(connection)
+    (drop.files / "processed").rename(drop.files / "away")
+    for _ in range(2):
+        db.session.execute(update(DroppedFile).values(kept_until=now(), next_try_at=now()))
+        look(connection)
+    assert db.session.scalar(select(DroppedFile.kept_until)) and "processed/" in connection.last_error
+    (drop.files / "away").rename(drop.files / "processed")
+    look_until_answered(connection)
+    assert not db.session.scalar(select(DroppedFile.kept_until)) and "processed/people.csv" not in names(drop)
+
+
+def test_two_columns_called_type_are_one_too_many(drop, connection):
+    add_customer("ann@people.com")
+    put(drop, "people.csv", "ann@people.com,purge,tag", header="Customer Email,Type_,type")
+    look_until_answered(connection)
+    assert customers() == 1 and "two columns called “type”" in (drop.files / "failed/people.error.txt").read_text()
+
+
+def test_nobodys_name_is_in_the_sentence_about_a_file_without_a_header(drop, connection):
+    put(drop, "people.csv", header="Jane Doe,Jane Doe,ann")
+    look_until_answered(connection)
+    told = (drop.files / "failed/people.error.txt").read_text()
+    assert told == "Columns 1 and 2 have the same name. Rename or remove one of them.\n"
+
+
+def test_a_connection_that_brings_files_nobody_can_use_is_marked(drop, connection, signed_in):
+    for name in ("monday.csv", "tuesday.csv"):
+        put(drop, name, "x", header="Name")
+    look_until_answered(connection)
+    assert (
+        "has brought 2 files since yesterday that cannot be used"
+        in signed_in().get(f"/settings/sftp-connections/{connection.id}").text
+    )
+    db.session.execute(update(DroppedFile).values(ended_at=now() - timedelta(days=2)))
+    assert not pickup.worries(connection)
 
 
 def test_an_address_in_a_files_name_does_not_outlive_it(drop, connection):

@@ -1,4 +1,5 @@
-"""The audit trail: an event for everything that is done to a batch, a connection or an account. Nobody waits.
+"""The audit trail: an event for everything that is done to a batch, a connection or an account; and why a dropped file waits
+for a yes. Nobody waits.
 
 `flask init-db` then begins it with the ledger as it is. A worker of the version before would purge without a word in it: stop
 them first.
@@ -30,7 +31,9 @@ def upgrade():
     )
     op.create_index("ix_audit_event_user_id", "audit_event", ["user_id"])
     op.create_index("ix_audit_event_batch_id", "audit_event", ["batch_id"])
+    op.add_column("batch", sa.Column("caution", sa.String(300)))
 
 
 def downgrade():
+    op.drop_column("batch", "caution")
     op.drop_table("audit_event")

@@ -54,8 +54,9 @@ def discard(batch: Batch, user_id: int | None = None) -> None:
 
 
 def forgotten() -> list[Batch]:
-    """What was uploaded a week ago and never confirmed, to be discarded."""
-    old = Batch.state.in_(UNCONFIRMED), Batch.created_at < now() - FORGOTTEN_AFTER
+    """What was uploaded a week ago and never confirmed, to be discarded; a dry run that was checked is, when it is answered."""
+    is_answerable = Batch.is_dry & (Batch.state == State.READY)
+    old = Batch.state.in_(UNCONFIRMED), Batch.created_at < now() - FORGOTTEN_AFTER, ~is_answerable
     return list(db.session.scalars(db.select(Batch).where(*old)))
 
 

@@ -154,6 +154,8 @@ class Batch(db.Model):
     # Of a dropped file: the column that says “purge” in every row; counted from 0.
     type_column: Mapped[int | None] = mapped_column(info=ACCOUNT)
     is_dry: Mapped[bool] = mapped_column(default=False, info=ACCOUNT)  # only to be checked and answered
+    # Why it does not run by itself whatever its size, in a sentence for whoever says yes.
+    caution: Mapped[str | None] = mapped_column(String(300), info=ACCOUNT)
     rows: Mapped[int] = mapped_column(info=ACCOUNT)  # data rows in the file
     blank_rows: Mapped[int] = mapped_column(default=0, info=ACCOUNT)
 

@@ -153,11 +153,10 @@ def _header(records: Iterator[list[str]]) -> tuple[int, tuple[str, ...]]:
         raise Refused(f"The file has more than {MAX_COLUMNS:,} columns.")
     if any(email_address.read(name)[0] for name in names):
         raise Refused("The first row holds an e-mail address. Put a row with the columns' names above it.")
-    seen = set()
-    for name in filter(None, names):
-        if name.lower() in seen:
-            raise Refused(f"Two columns are called “{name[:60]}”. Rename or remove one of them.")
-        seen.add(name.lower())
+    seen = {}
+    for index, name in enumerate(names, 1):
+        if name and (first := seen.setdefault(name.lower(), index)) != index:  # not the name: it may be somebody's
+            raise Refused(f"Columns {first} and {index} have the same name. Rename or remove one of them.")
     return number, tuple(name or f"Column {index}" for index, name in enumerate(names, 1))
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from paramiko.sftp import CMD_CLOSE, CMD_HANDLE, CMD_NAME, CMD_OPENDIR, CMD_READDIR
+from paramiko.sftp import CMD_ATTRS, CMD_CLOSE, CMD_HANDLE, CMD_LSTAT, CMD_NAME, CMD_OPENDIR, CMD_READDIR
 
 CONNECT_SECONDS, SIGN_IN_SECONDS, WAIT_SECONDS = 10, 40, 30
 LISTING_SECONDS, WRITING_SECONDS = 120, 600
@@ -71,6 +71,10 @@ class NotWhole(Trouble):
 
 class Crowded(Trouble):
     """More names than are read."""
+
+
+class OurOwn(Trouble):
+    """Something is wrong here, and not with the server."""
 
 
 class TooLarge(Trouble):
@@ -132,7 +136,7 @@ class Drop:
                     for _ in range(answer_count):
                         name = answer.get_string().decode("utf-8", "surrogateescape")
                         answer.get_string()
-                        found = paramiko.SFTPAttributes._from_msg(answer)
+                        found = _attributes(answer)
                         if name not in (".", ".."):
                             yield _entry(name, found)
             self._client._request(CMD_CLOSE, handle)
@@ -140,7 +144,10 @@ class Drop:
     def look(self, name: str) -> Entry | None:
         """What has this name, without following a link; None when nothing has."""
         with self._told("look at a file"), suppress(FileNotFoundError):
-            return _entry(name, self._client.lstat(self._path(name)))
+            kind, answer = self._client._request(CMD_LSTAT, self._path(name))
+            if kind != CMD_ATTRS:
+                raise paramiko.SFTPError("no attributes")
+            return _entry(name, _attributes(answer))
         return None
 
     def is_gone(self, name: str) -> bool:
@@ -157,6 +164,11 @@ class Drop:
             self._client.rename(self._path(name), self._path(to))
             return True
         return False
+
+    def open(self, name: str) -> None:
+        """As `read` would, to see whether the server lets us."""
+        with self._told("read a file"):
+            self._client.open(self._path(name), "rb").close()
 
     def read(self, entry: Entry, into: BinaryIO, max_bytes: int) -> None:
         """Every byte of a file; raises TooLarge, and NotWhole unless size before = bytes read = size after."""
@@ -239,7 +251,8 @@ class Drop:
         except (paramiko.SFTPError, UnicodeError):
             raise Unreachable(f"{self._host} does not speak SFTP as it should, asked to {what}.") from None
         except FileNotFoundError:
-            raise NotAllowed(f"{self._host} would not {what}: the folder is not there.") from None
+            missing = "the folder" if what != "read a file" else "it"
+            raise NotAllowed(f"{self._host} would not {what}: {missing} is not there.") from None
         except OSError as error:
             if self._client.get_channel().closed:
                 raise Unreachable(f"{self._host} cut the connection when it was to {what}.") from None
@@ -292,10 +305,12 @@ def fetch_host_keys(host: str, port: int) -> list[str]:
                 found.append(f"{key.get_name()} {key.get_base64()}")
             except paramiko.ssh_exception.IncompatiblePeer:
                 continue
-            except (paramiko.SSHException, EOFError, OSError):
+            except (paramiko.SSHException, EOFError, OSError, UnicodeError):
                 raise Unreachable(f"What answers at {host}, port {port}, does not speak SSH as it should.") from None
             finally:
                 transport.close()
+    if not found:
+        raise Unreachable(f"{host} and this app have no key exchange, cipher or kind of host key in common.")
     return found
 
 
@@ -344,7 +359,19 @@ def _keep(into: BinaryIO, block: bytes) -> None:
     try:
         into.write(block)
     except OSError as error:  # the server is not to blame
-        raise Trouble(f"The file could not be kept here while it was read: {(error.strerror or '').lower()}.") from None
+        raise OurOwn(f"The file could not be kept here while it was read: {(error.strerror or '').lower()}.") from None
+
+
+def _attributes(answer: paramiko.Message) -> paramiko.SFTPAttributes:
+    """paramiko's own reading counts to four thousand million where a server says that so many attributes of its own follow."""
+    start = answer.packet.tell()
+    flags, found = answer.get_int(), paramiko.SFTPAttributes
+    widths = {found.FLAG_SIZE: 8, found.FLAG_UIDGID: 8, found.FLAG_PERMISSIONS: 4, found.FLAG_AMTIME: 8}
+    answer.get_bytes(sum(width for flag, width in widths.items() if flags & flag))
+    if flags & found.FLAG_EXTENDED and answer.get_int() > len(answer.get_remainder()):
+        raise paramiko.SFTPError("more attributes than bytes")
+    answer.packet.seek(start)
+    return found._from_msg(answer)
 
 
 def _entry(name: str, found: paramiko.SFTPAttributes) -> Entry:

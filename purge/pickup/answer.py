@@ -5,12 +5,13 @@ import tempfile
 from datetime import datetime, timedelta
 from typing import BinaryIO
 
+from flask import current_app
 from sqlalchemy import Row, select, update
 
 from purge import batches
 from purge.batches import Batch, State
 from purge.extensions import db, now, reading
-from purge.intake.sftp import Drop
+from purge.intake.sftp import Drop, NotAllowed
 from purge.pickup import files
 from purge.pickup.connections import FAILED, PROCESSED, RESULTS
 from purge.pickup.model import DroppedFile, FileState, claimed
@@ -27,12 +28,11 @@ def answer(connection: Row, drop: Drop, file: Row) -> None:
         refusal = _refusal_of(file) or _carried_out(drop, file)
         if refusal:
             kept_until = files.refuse_late(file, refusal)
-        elif connection.keep_days and not kept_until:
-            kept_until = now() + timedelta(days=connection.keep_days)
+        elif not kept_until and (kept_for := _kept_for(connection)):
+            kept_until = now() + kept_for
             files.keep_until(file, kept_until)
     if refusal:
-        drop.make_folder(FAILED)
-        drop.write(f"{FAILED}/{_stem(file)}.error.txt", [f"{refusal}\n".encode()])
+        _tell(drop, file, refusal)
     if kept_until:
         folder = FAILED if refusal else PROCESSED
         drop.make_folder(folder)
@@ -43,9 +43,29 @@ def answer(connection: Row, drop: Drop, file: Row) -> None:
 
 
 def throw_away(drop: Drop, file: Row) -> None:
-    """It has been kept for long enough."""
-    drop.remove(f"{FAILED if file.refusal else PROCESSED}/{file.name}")
-    files.thrown_away(file)
+    """It has been kept for long enough; unless its upload went on meanwhile, which is told."""
+    folders = [FAILED, PROCESSED] if file.refusal else [PROCESSED]
+    places = [f"{folder}/{file.name}" for folder in folders]
+    found = [entry for entry in map(drop.look, places) if entry]
+    if not found and not drop.look(folders[0]):
+        raise NotAllowed(f"The folder {folders[0]}/ with the files to be thrown away is not there.")
+    if not file.refusal and any(files.has_changed(file, entry) for entry in found):
+        _tell(drop, file, _changed(file))
+        files.refuse_late(file, _changed(file))
+        return drop.move(places[0], f"{FAILED}/{file.name}")
+    for place in places:
+        drop.remove(place)
+    return files.thrown_away(file)
+
+
+def _kept_for(connection: Row) -> timedelta:
+    rest = timedelta(seconds=current_app.config["DROP_REST_SECONDS"])
+    return max(timedelta(days=connection.keep_days), rest)
+
+
+def _tell(drop: Drop, file: Row, refusal: str) -> None:
+    drop.make_folder(FAILED)
+    drop.write(f"{FAILED}/{_stem(file)}.error.txt", [f"{refusal}\n".encode()])
 
 
 def _refusal_of(file: Row) -> str | None:
@@ -65,8 +85,10 @@ def _carried_out(drop: Drop, file: Row) -> str | None:
         drop.write(f"{RESULTS}/{name}", iter(lambda: results.read(BLOCK_BYTES), b""))
     drop.write(f"{RESULTS}/{name}.sha256", [f"{digest}  {name}\n".encode()])
     entry = drop.look(claimed(file.claim))
-    if entry is None or not files.has_changed(file, entry):
-        return None
+    return _changed(file) if entry and files.has_changed(file, entry) else None
+
+
+def _changed(file: Row) -> str:
     return (
         f"The file changed on the server after it was read with {file.size:,} bytes. Only what it held then was carried "
         "out; its answer is in results/. If something was added, send that again, and rename a file when it is whole."
@@ -103,4 +125,4 @@ def _end(file: Row, is_refused: bool, kept_until: datetime | None) -> None:
 
 
 def _stem(file: Row) -> str:
-    return file.name[: -len(".csv")]
+    return file.name[: -len(files.ENDING)]

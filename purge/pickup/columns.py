@@ -16,7 +16,10 @@ def columns(batch: Batch, email_column: str) -> tuple[int, int | None]:
     if len(found) != 1:
         how_many = "two columns" if found else "no column"
         raise Refused(f"The file has {how_many} called “{email_column}”. Its first row must hold the columns' names.")
-    return found[0], header.index(TYPE) if TYPE in header else None
+    types = [index for index, name in enumerate(header) if name == TYPE]
+    if len(types) > 1:
+        raise Refused("The file has two columns called “type”. Rename or remove one of them.")
+    return found[0], types[0] if types else None
 
 
 def _plain(name: str) -> str:

@@ -6,19 +6,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Row, delete, func, select
+from sqlalchemy import Row, delete, func, select, update
 
-from purge.batches import NotPossible
+from purge.batches import Batch, NotPossible, discard
 from purge.extensions import db, now
 from purge.intake import sftp
-from purge.intake.sftp import Address, Trouble
+from purge.intake.sftp import Address, OurOwn, Trouble
 from purge.pickup.files import IN_HAND
 from purge.pickup.model import DroppedFile, FileState, SftpConnection
 from purge.sealing import Seal
 
-FAILING_FOR = timedelta(minutes=15)
+FAILING_FOR, A_DAY = timedelta(minutes=15), timedelta(days=1)
 FOLDERS = RESULTS, FAILED, PROCESSED = "results", "failed", "processed"
 PROBE = ".purge-connection-test"
 
@@ -48,8 +49,11 @@ def set_private_key(connection: SftpConnection, text: str) -> None:
 
 
 def address(connection: SftpConnection | Row) -> Address:
-    """How the server is reached."""
-    private = Seal("sftp").open(connection.private_key, "private_key").decode()
+    """How the server is reached; raises Trouble where our key cannot be read."""
+    try:
+        private = Seal("sftp").open(connection.private_key, "private_key").decode()
+    except InvalidTag:
+        raise OurOwn("The private key was sealed under another SECRET_KEY. Paste it again, under Edit.") from None
     keys = tuple(connection.host_keys)
     return Address(connection.host, connection.port, connection.username, private, keys)
 
@@ -81,12 +85,17 @@ def _steps(connection: SftpConnection, steps: list[Step]) -> Iterator[tuple[str,
         with sftp.connect(address(connection), connection.folder) as drop:
             yield title, f"It lets {connection.username} in with our key."
             title = "List the folder"
-            files = sum(entry.is_file for entry in drop.entries())
-            yield title, f"{connection.folder} holds {files:,} {'file' if files == 1 else 'files'}."
+            there = [entry for entry in drop.entries() if entry.is_file]
+            yield title, f"{connection.folder} holds {len(there):,} {'file' if len(there) == 1 else 'files'}."
             title = "Claim a file"
             drop.write(PROBE, [b"A test of the connection.\n"])
-            drop.remove(PROBE)
-            yield title, "A file in the folder was written, renamed and removed."
+            drop.claim(PROBE, f"{PROBE}.claimed")
+            drop.remove(f"{PROBE}.claimed")
+            dropped = next((entry for entry in there if entry.name.lower().endswith(".csv")), None)
+            if dropped:
+                drop.open(dropped.name)
+            opened = "; one that was dropped could be opened" if dropped else ""
+            yield title, f"A file of ours was written, renamed and removed{opened}. Others’ files were not renamed."
             title = "Write an answer"
             for folder in FOLDERS:
                 drop.make_folder(folder)
@@ -122,18 +131,33 @@ def bound(connection: SftpConnection) -> int:
     return db.session.scalar(select(func.count()).select_from(DroppedFile).where(theirs, still))
 
 
-def remove(connection: SftpConnection) -> None:
-    """It is nowhere any more, and its key is gone; what it brought is still accounted for. Raises NotPossible."""
+def remove(connection: SftpConnection, leaving: bool = False) -> None:
+    """It is nowhere any more, and its key is gone; what it brought is still accounted for. `leaving` its files where they are,
+    as on a server that is no more. Raises NotPossible."""
     if connection.is_embedded:
         raise NotPossible("This installation’s own server stays; pause it if it is not wanted.")
     if not connection.paused_at:
         raise NotPossible("Pause it first.")
-    if files := bound(connection):
-        raise NotPossible(f"{files:,} of its files are still in hand or kept on the server. Remove it when none is.")
+    if leaving:
+        _leave_files(connection)
+    elif files := bound(connection):
+        raise NotPossible(
+            f"{files:,} of its files are still in hand or kept on the server. Remove it when none is, or leave them there."
+        )
     # Names that nothing came of would be looked at by nobody any more.
     seen = DroppedFile.connection_id == connection.id, DroppedFile.state == FileState.SEEN
     db.session.execute(delete(DroppedFile).where(*seen))
     connection.removed_at, connection.private_key = now(), b""
+
+
+def _leave_files(connection: SftpConnection) -> None:
+    theirs = DroppedFile.connection_id == connection.id
+    for batch in db.session.scalars(select(Batch).join(DroppedFile, DroppedFile.batch_id == Batch.id).where(theirs)):
+        with suppress(NotPossible):  # it runs, or has ended
+            discard(batch)
+    here = theirs, IN_HAND | DroppedFile.kept_until.is_not(None)
+    left = {"state": FileState.ENDED, "ended_at": now(), "kept_until": None, "trouble": None}
+    db.session.execute(update(DroppedFile).where(*here).values(left))
 
 
 def look_soon(connection: SftpConnection) -> None:
@@ -167,6 +191,12 @@ def worries(connection: SftpConnection) -> list[str]:
         found.append("has failed for long")
     if connection.silent_hours and _last_heard(connection) < now() - timedelta(hours=connection.silent_hours):
         found.append(f"has brought no file for more than {connection.silent_hours} hours")
+    lately = DroppedFile.batch_id.is_(None), DroppedFile.refusal.is_not(None), DroppedFile.ended_at > now() - A_DAY
+    theirs = DroppedFile.connection_id == connection.id
+    if refused := db.session.scalar(select(func.count()).select_from(DroppedFile).where(theirs, *lately)):
+        found.append(
+            f"has brought {refused:,} {'file' if refused == 1 else 'files'} since yesterday that cannot be used"
+        )
     return found
 
 

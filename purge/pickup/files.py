@@ -1,8 +1,9 @@
 """The files of a connection, one row each: whose turn it is, and what becomes of them."""
 
+import re
 from datetime import datetime, timedelta
 
-from sqlalchemy import Row, delete, exists, func, literal, or_, select, update
+from sqlalchemy import Row, exists, func, literal, or_, select, update
 
 from purge import batches
 from purge.batches import Batch, State
@@ -12,6 +13,8 @@ from purge.pickup.model import DroppedFile, FileState
 
 FAILED_FOR = timedelta(days=30)
 PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
+DRY, ENDING = "dryrun", ".csv"
+MOST_ATTEMPTS = 8  # to read a file
 BATCH_ENDED = (State.FINISHED, State.REFUSED, State.DISCARDED)
 IN_HAND = DroppedFile.state.in_([FileState.CLAIMED, FileState.TAKEN])
 
@@ -42,9 +45,14 @@ def waiting() -> tuple:
 
 def runnable(runs_up_to) -> tuple:
     """Files that wait for a yes and need none: neither when they were taken nor by `runs_up_to`, which is what counts now."""
-    small = Batch.planned <= DroppedFile.runs_up_to, Batch.planned <= runs_up_to
+    small = Batch.caution.is_(None), Batch.planned <= DroppedFile.runs_up_to, Batch.planned <= runs_up_to
     enough = exists().where(Batch.id == DroppedFile.batch_id, *small).correlate_except(Batch)
     return *waiting(), DroppedFile.next_try_at <= now(), enough
+
+
+def is_dry(name: str) -> bool:
+    """However it is spelled, and with the (1) that a desktop adds: a trial must not delete."""
+    return DRY in re.sub(r"[\W_]", "", name).lower()
 
 
 def has_changed(file: Row, entry: Entry) -> bool:
@@ -62,9 +70,15 @@ def try_again_later(file: Row, **values) -> None:
             raise Trouble("Another look had the file first.")
 
 
-def note_trouble(file: Row, sentence: str) -> None:
-    """What kept us from going on with it, until we do."""
-    _write(file.id, trouble=sentence[:500])
+def note_trouble(file: Row, sentence: str, is_its_own: bool = True) -> None:
+    """What kept us from going on with it, until we do; what was no fault of the file's never uses its attempts up."""
+    fewer = {} if is_its_own else {"attempts": min(file.attempts + 1, MOST_ATTEMPTS - 1)}
+    _write(file.id, trouble=sentence[:500], **fewer)
+
+
+def begin_attempts(file: Row) -> None:
+    """Those so far were at something else."""
+    _write(file.id, attempts=1, trouble=None)
 
 
 def went_well(writer, file: Row) -> None:
@@ -106,12 +120,6 @@ def refuse(file: Row, sentence: str) -> None:
         decide(writer, file, refusal=sentence, kept_until=now() + FAILED_FOR)
 
 
-def refuse_again(file: Row, sentence: str, batch_id: int) -> None:
-    """It was picked up before, in this batch: the sentence goes to failed/, and nobody needs the list of people there."""
-    with db.engine.begin() as writer:
-        decide(writer, file, refusal=sentence, batch_id=batch_id)
-
-
 def refuse_late(file: Row, sentence: str) -> datetime:
     """As `refuse`, after it was taken; until when it is kept, which must stand here before the file does there."""
     kept_until = now() + FAILED_FOR
@@ -121,22 +129,27 @@ def refuse_late(file: Row, sentence: str) -> datetime:
 
 def decide(writer, file: Row, **values) -> None:
     """What becomes of a claimed file, once and for all; from here on its name holds nothing personal, and its answer's is its own."""
-    masked = batches.masked(file.name)
+    masked = _masked(file.name)
     there = (DroppedFile.state != FileState.ENDED) | DroppedFile.kept_until.is_not(None)
     theirs = DroppedFile.connection_id == file.connection_id, DroppedFile.name != file.name, there
     alike = exists().where(*theirs, func.lower(DroppedFile.name) == func.lower(literal(file.name)))  # a.csv, a.CSV
     if masked != file.name or writer.scalar(select(alike)):
-        masked = f"{masked[: -len('.csv')]}-{file.id}.csv"
+        masked = f"{masked[: -len(ENDING)]}-{file.id}{ENDING}"
     this = update(DroppedFile).where(DroppedFile.id == file.id, DroppedFile.state == FileState.CLAIMED)
     decided = {"state": FileState.TAKEN, "name": masked, "attempts": 0, "next_try_at": now(), "trouble": None}
     if not writer.execute(this.values(**decided, **values)).rowcount:
         raise Trouble("Another look had the file first.")
 
 
-def forget(file: Row) -> None:
-    """Neither its name nor our claim is on the server: its sender took it back."""
-    with db.engine.begin() as writer:
-        writer.execute(delete(DroppedFile).where(DroppedFile.id == file.id))
+def take_back(file: Row) -> None:
+    """Neither its name nor our claim is on the server: its sender took it back, or the folder shows another disk for a moment."""
+    _write(file.id, state=FileState.ENDED, name=_masked(file.name), ended_at=now(), trouble=None)
+
+
+def is_here_again(file: Row) -> None:
+    """What had ended stands in the folder under our claim all the same: its answer went elsewhere, or it was never read."""
+    state = FileState.TAKEN if file.batch_id or file.refusal else FileState.CLAIMED
+    _write(file.id, state=state, ended_at=None, attempts=0, next_try_at=now())
 
 
 def forget_names() -> None:
@@ -147,6 +160,12 @@ def forget_names() -> None:
 def thrown_away(file: Row) -> None:
     """It is kept on the server no longer."""
     _write(file.id, kept_until=None, trouble=None)
+
+
+def _masked(name: str) -> str:
+    """Without what looks like an address, and still a dry run's where it was one."""
+    masked = batches.masked(name)
+    return masked if is_dry(masked) or not is_dry(name) else f"{masked[: -len(ENDING)]}.{DRY}{ENDING}"
 
 
 def _write(file_id: int, **values) -> None:

@@ -10,9 +10,10 @@ from purge.erasure.engine import among
 from purge.extensions import db, now, reading
 from purge.intake.sftp import Drop, Entry
 from purge.pickup import files
-from purge.pickup.model import DroppedFile, FileState, SftpConnection
+from purge.pickup.model import DroppedFile, FileState, SftpConnection, claimed
 
 MOST_NAME = 200  # bytes: its answer's name is longer, and servers take 255
+MOST_BYTES = 2**63 - 1  # no database keeps a larger number
 CLAIM = re.compile(r"\.([0-9a-f]{32})\.claimed")
 
 
@@ -26,13 +27,20 @@ def note(connection: Row, drop: Drop) -> None:
         known = {row.name: row for row in reader.execute(seen)}
         in_hand = {row.claim: row for row in reader.execute(select(DroppedFile.__table__).where(ours, files.IN_HAND))}
         waiting = set(reader.scalars(select(DroppedFile.claim).where(ours, *files.waiting())))
-    left_alone += len(claims.keys() - in_hand.keys())
-    for claim in waiting & claims.keys():
-        row, entry = in_hand[claim], claims[claim]
-        if files.has_changed(row, entry):
-            with suppress(NotPossible):  # somebody was quicker
-                files.read_again(row, entry)
-    new = [entry for name, entry in found.items() if name not in known]
+        others = claims.keys() - in_hand.keys()
+        ended = select(DroppedFile.__table__).where(ours, DroppedFile.claim.in_(others))
+        again = reader.execute(ended).all() if others else []
+    for row in again:
+        files.is_here_again(row)
+    left_alone += len(others) - len(again)
+    for claim in waiting:
+        with suppress(NotPossible):  # somebody was quicker
+            _look_again(drop, in_hand[claim], claims.get(claim))
+    # One that could not be renamed still has its name, and is in hand all the same.
+    being_claimed = {
+        row.name for claim, row in in_hand.items() if row.state is FileState.CLAIMED and claim not in claims
+    }
+    new = [entry for name, entry in found.items() if name not in known and name not in being_claimed]
     changed = [
         (known[name].id, entry)
         for name, entry in found.items()
@@ -53,14 +61,26 @@ def note(connection: Row, drop: Drop) -> None:
         writer.execute(this.values(left_alone=left_alone, **({"last_file_at": now()} if new else {})))
 
 
+def _look_again(drop: Drop, file: Row, listed: Entry | None) -> None:
+    """A file whose batch waits for a yes: its upload may go on, or its sender take it back. Some servers list times that are not
+    quite those that they say of one file."""
+    if listed and not files.has_changed(file, listed):
+        return
+    entry = drop.look(claimed(file.claim))
+    if entry and files.has_changed(file, entry):
+        files.read_again(file, entry)
+    elif entry is None and drop.is_gone(claimed(file.claim)):
+        files.discard_batch(file)
+
+
 def _candidates(drop: Drop) -> tuple[dict[str, Entry], dict[str, Entry], int]:
     """What may be taken, by name; the claims that stand there; and how many other entries are called .csv."""
     found, claims, left_alone = {}, {}, 0
     for entry in drop.entries():
         if claim := CLAIM.fullmatch(entry.name):
             claims[claim[1]] = entry
-        elif entry.name.lower().endswith(".csv"):
-            if not (entry.is_file and _is_plain(entry.name)):
+        elif entry.name.lower().endswith(files.ENDING):
+            if not (entry.is_file and _is_plain(entry.name) and entry.size <= MOST_BYTES):
                 left_alone += 1
             elif not entry.name.startswith("."):
                 found[entry.name] = entry

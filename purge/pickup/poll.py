@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 60  # then the next look goes on
 A_MOMENT = timedelta(seconds=1)
-PLACE = ("host", "port", "username", "folder", "host_keys", "private_key", "removed_at")
+SETTINGS = (
+    *("host", "port", "username", "folder", "host_keys", "private_key", "removed_at"),
+    *("email_column", "runs_up_to", "keep_days"),
+)
 
 
 @dataclass
@@ -100,12 +103,12 @@ def _look(connection: Row, drop: Drop, opened, keep_going, looked: Looked) -> No
                 act(file)
             except Unreachable as gone:
                 db.session.rollback()
-                files.note_trouble(file, str(gone))
+                files.note_trouble(file, str(gone), is_its_own=False)
                 raise
             except Exception as error:
                 db.session.rollback()
                 sentence = str(error) if isinstance(error, Trouble) else _unexpected(connection, error)
-                files.note_trouble(file, sentence)
+                files.note_trouble(file, sentence, is_its_own=not isinstance(error, sftp.OurOwn))
                 looked.troubles.append(sentence)
             finally:
                 db.session.rollback()  # nothing of one file's is left to the next
@@ -168,9 +171,9 @@ def _afterwards(connection: Row, at: datetime) -> tuple[datetime, bool]:
 
 
 def _is_as_it_was(connection: Row) -> bool:
-    """Neither paused nor removed, and the same server and folder, under the same keys."""
+    """Neither paused nor removed, the same server and folder under the same keys, and files are read as we were told."""
     current = _fetch(connection.id)
-    return all(getattr(current, name) == getattr(connection, name) for name in PLACE) and not current.paused_at
+    return all(getattr(current, name) == getattr(connection, name) for name in SETTINGS) and not current.paused_at
 
 
 def _unexpected(connection: Row, error: Exception) -> str:

@@ -1,8 +1,10 @@
 """From a file that stands in the folder to its batch: claimed by a rename, read whole, and looked at once more before it runs."""
 
+import os
 import tempfile
 import uuid
 from collections.abc import Callable
+from typing import BinaryIO
 
 from flask import current_app
 from sqlalchemy import Row, exists, select
@@ -17,20 +19,6 @@ from purge.pickup import files
 from purge.pickup.columns import columns
 from purge.pickup.model import DroppedFile, FileState, SftpConnection, claimed
 
-DRY = ".dryrun.csv"
-MOST_ATTEMPTS = 8
-
-
-class SameFile(Exception):
-    """It was picked up before, in this batch; str() is one sentence."""
-
-    def __init__(self, earlier: Batch):
-        super().__init__(
-            f"The very same file was picked up before, at {earlier.created_at:%-d %b %Y, %H:%M} UTC, as batch {earlier.id}. "
-            "It was not run again. If that is what you want, change something in it, such as the order of its rows."
-        )
-        self.batch_id = earlier.id
-
 
 def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]) -> None:
     """Claim a file on the server, read it whole, and open its batch."""
@@ -39,10 +27,13 @@ def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]
     entry = drop.look(claimed(claim))
     if entry is None:
         if not drop.claim(file.name, claimed(claim)):
-            return files.forget(file) if drop.is_gone(file.name) else None
+            return files.take_back(file) if drop.is_gone(file.name) else None
         entry = drop.look(claimed(claim))
-    elif file.attempts >= MOST_ATTEMPTS:
-        return files.refuse(file, f"The file could not be read whole in {MOST_ATTEMPTS} attempts. Send it again.")
+        files.begin_attempts(file)  # what kept us from claiming it says nothing of reading it
+    elif file.attempts >= files.MOST_ATTEMPTS:
+        last = f" The last time: {file.trouble}" if file.trouble else ""
+        sentence = f"The file could not be read whole in {files.MOST_ATTEMPTS} attempts. Send it again.{last}"
+        return files.refuse(file, sentence[:500])
     if entry is None or not entry.is_file:
         return files.refuse(file, "This was no regular file any more when it was read.")
     if files.has_changed(file, entry):  # replaced between look and claim
@@ -53,9 +44,6 @@ def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]
             drop.read(entry, copy, current_app.config["MAX_CSV_BYTES"])
             copy.seek(0)
             batch = _open(connection, file, copy)
-        except SameFile as same:
-            db.session.rollback()
-            return files.refuse_again(file, str(same), same.batch_id)
         except (sftp.TooLarge, customer_csv.Refused, NotPossible) as refused:
             db.session.rollback()
             return files.refuse(file, str(refused))
@@ -90,20 +78,28 @@ def _confirmed(file: Row) -> Batch | None:
     return batch
 
 
-def _open(connection: Row, file: Row, copy) -> Batch:
+def _open(connection: Row, file: Row, copy: BinaryIO) -> Batch:
     """The batch, at its check, and the file that is now taken, in one transaction."""
     batch = batches.open_csv(copy, file.name, Door.SFTP)
     if not batch.encoding_agreed:
         raise customer_csv.Refused("The file is not UTF-8. Save it as CSV UTF-8.")
-    batch.is_dry = file.name.lower().endswith(DRY)
-    earlier = None if batch.is_dry else _same_content(batch)
-    if earlier:
-        raise SameFile(earlier)
+    batch.is_dry = files.is_dry(file.name)
+    batch.caution = None if batch.is_dry else _caution(batch, copy)
     email_column, type_column = columns(batch, connection.email_column)
     batches.map_fields(batch, email_column, encoding_agreed=True, type_column=type_column)
     files.decide(db.session, file, batch_id=batch.id, runs_up_to=connection.runs_up_to)
     db.session.commit()
     return batch
+
+
+def _caution(batch: Batch, copy: BinaryIO) -> str | None:
+    """Why somebody should look before it runs, however few it names."""
+    if earlier := _same_content(batch):
+        return f"The very same file was picked up at {earlier.created_at:%-d %b %Y, %H:%M} UTC, as batch {earlier.id}."
+    copy.seek(-2, os.SEEK_END)
+    if copy.read().strip(b"\0")[-1:] not in (b"\n", b"\r"):  # UTF-16 has a zero on either side
+        return "The file ends within a line, so it may have been cut off, and its last address with it."
+    return None
 
 
 def _same_content(batch: Batch) -> Batch | None:

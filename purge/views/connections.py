@@ -4,8 +4,9 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
+from functools import partial
 
-from flask import Blueprint, Response, abort, flash, redirect, render_template, request, url_for
+from flask import Blueprint, Response, abort, current_app, flash, redirect, render_template, request, url_for
 from flask_login import current_user
 from sqlalchemy import func
 from sqlalchemy.orm import joinedload
@@ -182,7 +183,8 @@ def look(connection_id: int):
 @blueprint.post("/<int:connection_id>/remove")
 def remove(connection_id: int):
     told = "The connection was removed. What it brought stands among the batches."
-    answer = _moved(connection_id, pickup.remove, Act.CONNECTION_REMOVED, told, rests=True)
+    remove = partial(pickup.remove, leaving="leaving" in request.form)
+    answer = _moved(connection_id, remove, Act.CONNECTION_REMOVED, told, rests=True)
     is_gone = db.session.get(SftpConnection, connection_id).removed_at
     return redirect(url_for("connections.every"), 303) if is_gone else answer
 
@@ -231,6 +233,8 @@ def _page(connection: SftpConnection, steps=None, fetched=None, trouble=None) ->
         older=found[PAGE - 1].id if len(found) > PAGE else None,
         before=before,
         waiting=db.session.scalar(waiting),
+        bound=pickup.bound(connection),
+        rest=current_app.config["DROP_REST_SECONDS"],
         states=FileState,
         keys=keys,
         steps=steps,

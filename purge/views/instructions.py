@@ -89,6 +89,7 @@ def _page(name: str) -> str:
         sender=_sender(connection) if connection else None,
         fingerprints=[(key.split()[0], sftp.fingerprint(key)) for key in connection.host_keys] if connection else [],
         age=current_app.config["DROP_AGE_SECONDS"],
+        rest=current_app.config["DROP_REST_SECONDS"],
         max_bytes=current_app.config["MAX_CSV_BYTES"],
         max_rows=current_app.config["MAX_CSV_ROWS"],
     )
