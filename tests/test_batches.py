@@ -130,6 +130,20 @@ def test_a_customer_whose_address_changed_after_the_check_is_spared(app):
     assert counts(batch) == {Outcome.PURGED: 1, Outcome.CHANGED: 1} and there(person, other) == [True, False]
 
 
+def test_a_customer_whose_address_another_took_after_the_check_is_held(app):
+    person, other = add_customer("ann@people.com"), add_customer("ben@people.com")
+    batch = confirmed("ann@people.com", "ben@people.com")
+    newcomer = add_customer("ann@people.com")
+    db.session.commit()
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 1, Outcome.HELD: 1} and there(person, newcomer, other) == [
+        True,
+        True,
+        False,
+    ]
+    assert "more than one customer has this address" in [reason for _, _, reason in batches.results(batch)]
+
+
 def test_a_customer_gone_since_the_check_is_already_purged(app):
     add_customer("ann@people.com")
     first, second = checked("ann@people.com"), checked("ann@people.com")

@@ -62,6 +62,16 @@ def test_the_sweeper_rings_again_for_one_customer(app, signed_in, worker):
     assert batches.single_outcome(batch) is Outcome.PURGED
 
 
+def test_who_shares_an_address_is_meant_when_chosen_from_their_profile(app, signed_in, worker):
+    signed_in()
+    person, other = add_customer("ann@people.com"), add_customer("ann@people.com")
+    batch = open_single(person)
+    bell.ring(batch)
+    worker()
+    assert batches.single_outcome(batch) is Outcome.PURGED
+    assert db.session.scalars(db.select(Customer.id)).all() == [other]
+
+
 def test_many_admins_at_once_make_one_deletion_and_the_others_are_told(shop):
     admins = [Admin(shop) for _ in range(6)]
     with ThreadPoolExecutor(6) as together:

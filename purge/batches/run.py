@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, insert, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.orm import aliased
 
 from purge.batches.model import Batch, Chunk, ChunkState, Door, Outcome, PurgeRequest, Reason, State
 from purge.batches.receipt import tell_end
@@ -136,7 +137,8 @@ def _fitting(last: Ran | None) -> int:
 def _claim(connection: Connection, batch_id: int, most: int) -> Row | None:
     """A waiting chunk, or the first `most` of its requests, ours until the transaction ends; None when there is
     none or the batch stands still."""
-    with_state = select(Chunk.__table__, Batch.state.label("batch_state")).join(Batch, Batch.id == Chunk.batch_id)
+    columns = Chunk.__table__, Batch.state.label("batch_state"), Batch.door
+    with_state = select(*columns).join(Batch, Batch.id == Chunk.batch_id)
     waiting = (
         with_state.where(Chunk.batch_id == batch_id, Chunk.state == ChunkState.WAITING)
         .where(Batch.state.in_([State.RUNNING, State.CANCELLING]))
@@ -154,7 +156,7 @@ def _claim(connection: Connection, batch_id: int, most: int) -> Row | None:
 
 
 def _purge(connection: Connection, chunk: Row) -> dict:
-    """Erase the customers whose id and address still agree."""
+    """Erase the customers whose id and address still agree, and whose address is still nobody else's."""
     fingerprint = fingerprinter()
     requests = connection.execute(
         select(PurgeRequest.row_number, PurgeRequest.customer_id, PurgeRequest.fingerprint).where(_pending(chunk))
@@ -168,18 +170,29 @@ def _purge(connection: Connection, chunk: Row) -> dict:
         for request in requests
         if request.customer_id in keys and fingerprint(keys[request.customer_id]) != request.fingerprint
     ]
-    spared = {request.customer_id for request in (*gone, *changed)}
+    # Who was chosen from their profile is meant, whoever else has the address.
+    sharing = set() if chunk.door is Door.FORM else _sharing(connection, list(keys))
+    shared = [request for request in requests if request.customer_id in sharing and request not in changed]
+    spared = {request.customer_id for request in (*gone, *changed, *shared)}
     going = [id for id in ids if id not in spared]
     with search_index.erasing(connection):
         erased = erase(connection, read_map(db.metadata), going) if going else {}
     _end(connection, chunk, Outcome.ALREADY_PURGED, Reason.GONE, gone)
     _end(connection, chunk, Outcome.CHANGED, Reason.ADDRESS_CHANGED, changed)
+    _end(connection, chunk, Outcome.HELD, Reason.SHARED_ADDRESS, shared)
     _end(connection, chunk, Outcome.PURGED)
     purged, moment = select(PurgeRequest.fingerprint, PurgeRequest.batch_id), now()
     enter(connection, purged.where(*_requests(chunk), PurgeRequest.outcome == Outcome.PURGED), moment)
     entries = ((one.fingerprint, chunk.batch_id, moment) for one in requests if one.customer_id not in spared)
-    outcomes = {Outcome.PURGED: len(going), Outcome.ALREADY_PURGED: len(gone), Outcome.CHANGED: len(changed)}
-    return {"outcomes": outcomes, "erased": erased, "entered": ledger.digest(entries)}
+    spared_for = {Outcome.ALREADY_PURGED: len(gone), Outcome.CHANGED: len(changed), Outcome.HELD: len(shared)}
+    return {"outcomes": {Outcome.PURGED: len(going), **spared_for}, "erased": erased, "entered": ledger.digest(entries)}
+
+
+def _sharing(connection: Connection, ids: list[int]) -> set[int]:
+    """Those of these customers whose address another has by now: nobody can say whom the request meant."""
+    other = aliased(Customer)
+    another = exists().where(other.email_key == Customer.email_key, other.id != Customer.id)
+    return set(connection.scalars(select(Customer.id).where(among(Customer.id, ids, connection), another)))
 
 
 def _cancel(connection: Connection, chunk: Row) -> dict:
