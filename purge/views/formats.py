@@ -58,7 +58,8 @@ def duration(seconds: float) -> str:
         return plural(round(seconds), "second")
     if seconds < 3600:
         return plural(round(seconds / 60), "minute")
-    return f"{plural(int(seconds // 3600), 'hour')} {round(seconds % 3600 / 60)} min"
+    minutes = round(seconds / 60)
+    return plural(minutes // 60, "hour") + (f" {minutes % 60} min" if minutes % 60 else "")
 
 
 def moment(value: datetime) -> Markup:
