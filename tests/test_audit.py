@@ -1,6 +1,7 @@
 """The audit trail: everything that is done leaves an event, and nothing in it or in the ledger is changed unseen."""
 
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -155,6 +156,26 @@ def test_a_chunk_that_commits_while_all_is_read_raises_no_alarm(app, monkeypatch
     monkeypatch.setattr(audit.ledger, "digest_of_all", read_late)
     assert flaw() is None
     assert db.session.scalar(select(func.count()).select_from(LedgerEntry)) == 2
+
+
+def test_a_chunk_that_commits_while_the_trail_begins_anew_is_in_it(app, monkeypatch):
+    add_customer("ben@people.com")
+    batch_id, read_ledger = confirmed("ben@people.com").id, audit.ledger.digest_of_all
+    db.session.commit()
+    with ThreadPoolExecutor() as other:
+        running = []
+
+        def read_while_it_runs(connection):
+            found = read_ledger(connection)
+            running.append(other.submit(run_there, app, batch_id))
+            time.sleep(1)
+            return found
+
+        with monkeypatch.context() as patched, db.engine.begin() as connection:
+            patched.setattr(audit.ledger, "digest_of_all", read_while_it_runs)
+            audit.begin(connection)
+        running[0].result()
+    assert db.session.scalar(select(func.count()).select_from(LedgerEntry)) == 1 and flaw() is None
 
 
 def run_there(app, batch_id: int) -> None:

@@ -93,6 +93,7 @@ def append(connection: Connection, act: Act, user_id: int | None = None, batch_i
 
 def begin(connection: Connection) -> None:
     """The trail begins, or begins anew, with the ledger as it is now."""
+    one_at_a_time(connection, _TURN)  # or a chunk that ends meanwhile would be in neither
     append(connection, Act.BEGUN, ledger=ledger.as_text(ledger.digest_of_all(connection)))
 
 
