@@ -25,6 +25,8 @@ from purge import pickup
 from purge.cli.setup import add_user, upgrade_schema
 from purge.config import CHECKOUT, LOOPBACK, REDIS_FILE, ConfigError
 from purge.demo_data import DEMO_CUSTOMERS, make_demo_data
+from purge.evidence import audit
+from purge.evidence.audit import Act
 from purge.extensions import db
 from purge.models import Customer, Role, User
 from purge.pickup import SftpConnection
@@ -164,6 +166,9 @@ def _connect_own_drop(place: Place, port: int) -> None:
         own.host, own.username, own.folder, own.every_seconds = LOOPBACK[0], drop_server.USERNAME, "/", 5
         pickup.set_private_key(own, pickup.new_private_key())
         db.session.add(own)
+        db.session.flush()
+        facts = {"sftp_connection": own.id, "name": own.name, "runs_up_to": own.runs_up_to}
+        audit.record(Act.CONNECTION_ADDED, **facts)
     key = place.host_key()
     own.port, own.host_keys = port, [f"{key.get_name()} {key.get_base64()}"]
     place.let_in(own.public_key, "the app itself")

@@ -13,6 +13,7 @@ from jobs import queue as queues
 from purge import batches, schema
 from purge.erasure import residue
 from purge.evidence import audit
+from purge.evidence.ledger import has_other_key
 from purge.extensions import db, now, reading
 
 SCHEDULER_KEY, SCHEDULER_SECONDS = "purge:scheduler", 30
@@ -58,6 +59,8 @@ def _found(name: str, finding: Callable[[], tuple[bool, str, float]]) -> Finding
             return Finding(name, *finding())
     except (SQLAlchemyError, redis.RedisError) as error:
         return Finding(name, False, f"out of reach ({type(error).__name__})", 0)
+    except Exception as error:  # what somebody wrote into the database may be anything
+        return Finding(name, False, f"holds what cannot be read ({type(error).__name__})", 0)
     finally:
         db.session.remove()
 
@@ -90,12 +93,15 @@ def _ledger() -> tuple[bool, str, float]:
 
 
 def _audit() -> tuple[bool, str, float]:
-    flaw = audit.flaw(db.session.connection())
+    connection = db.session.connection()
+    flaw = audit.flaw(connection)
+    if has_other_key(connection):
+        return False, "not known under another LEDGER_KEY than it was begun with", 0
     if flaw:
         return False, f"{flaw} Somebody has changed the database: keep it as it is, and compare it with a backup", 0
-    if batch_id := batches.without_receipt():
-        return False, f"batch {batch_id} has ended, and the trail does not say so: somebody has changed one of them", 0
-    newest = audit.last(db.session.connection())
+    if batch_id := batches.contradicted(connection):
+        return False, f"batch {batch_id} says of its end what the trail does not: somebody has changed one of them", 0
+    newest = audit.last(connection)
     return True, f"unbroken, and the ledger is what it says; event {newest.number} has the seal {newest.seal.hex()}", 1
 
 

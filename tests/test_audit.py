@@ -6,16 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from flask import current_app
+from flask_migrate import downgrade
 from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from jobs import health
 from purge import batches
-from purge.batches import NotPossible, Outcome, State
+from purge.batches import Batch, NotPossible, Outcome, State
+from purge.batches.model import Chunk, PurgeRequest
 from purge.cli.setup import add_user, init_db, upgrade_schema
 from purge.evidence import audit
 from purge.evidence.audit import Act, AuditEvent
-from purge.evidence.ledger import LedgerEntry
+from purge.evidence.ledger import LedgerEntry, LedgerKey, OtherKey
 from purge.extensions import db, now, reading
 from purge.models import Customer, Role
 from tests.people import add_customer, refuse
@@ -29,8 +32,18 @@ PAGE = "/audit-trail"
 def told(*conditions) -> list[tuple[Act, int | None]]:
     """What was done, and by which account, the oldest first."""
     db.session.rollback()
-    asked = select(AuditEvent.act, AuditEvent.user_id).where(AuditEvent.act != Act.BEGUN, *conditions)
-    return [tuple(row) for row in db.session.execute(asked.order_by(AuditEvent.number))]
+    found = audit.events(AuditEvent.act != Act.BEGUN, *conditions, most=1_000)
+    return [(event.act, event.by) for event in reversed(found)]
+
+
+def facts_of(act: Act) -> dict:
+    (event,) = audit.of_act(db.session.connection(), act)
+    return event.facts
+
+
+def retell(act: Act, old: str, new: str):
+    """Somebody's hand in the text of an event."""
+    return update(AuditEvent).where(AuditEvent.act == act).values(told=func.replace(AuditEvent.told, old, new))
 
 
 def flaw() -> str | None:
@@ -50,9 +63,10 @@ def test_a_batch_tells_who_did_what_to_it(app, signed_in):
     batch_id = int(url.rpartition("/")[2])
     db.session.commit()
     batches.run(batch_id)
-    (who,) = db.session.scalars(select(AuditEvent.user_id).where(AuditEvent.act == Act.OPENED))
-    steps = [Act.OPENED, Act.CONFIRMED, Act.PAUSED, Act.RESUMED, Act.PAUSED, Act.CANCELLED]
-    wanted = [*((act, who) for act in steps), (Act.CHUNK, None), (Act.FINISHED, None)]
+    who = facts_of(Act.USER_ADDED)["account"]
+    clicked = [(act, who) for act in (Act.CONFIRMED, Act.PAUSED, Act.RESUMED, Act.PAUSED, Act.CANCELLED)]
+    came_in = [(Act.OPENED, who), (Act.MAPPED, who), (Act.CHECKED, None)]
+    wanted = [*came_in, *clicked, (Act.CHUNK, None), (Act.FINISHED, None)]
     assert told(AuditEvent.batch_id == batch_id) == wanted and who
     assert flaw() is None
 
@@ -92,38 +106,55 @@ def test_a_chunk_tells_what_it_did(app):
     batch = confirmed(*(f"person{number}@people.com" for number in range(3)))
     db.session.execute(update(Customer).where(Customer.id == ids[1]).values(email_key="other@people.com"))
     work(batches.run, batch)
-    (facts,) = db.session.scalars(select(AuditEvent.facts).where(AuditEvent.act == Act.CHUNK))
+    facts = facts_of(Act.CHUNK)
     assert facts["outcomes"] == {"purged": 2, "changed": 1} and facts["erased"]["customer"] == 2
 
 
+MADE_UP = {"act": Act.PAUSED, "told": "{}", "seal": b"x" * 32}
+A_LEDGER_ENTRY = {"fingerprint": b"x" * 32, "batch_id": 1}
 CHANGES = {
-    "another count": update(AuditEvent)
-    .where(AuditEvent.act == Act.CHUNK)
-    .values(facts={"outcomes": {}, "ledger": "0"}),
-    "another user": update(AuditEvent).where(AuditEvent.act == Act.CONFIRMED).values(user_id=1),
-    "another time": update(AuditEvent).where(AuditEvent.act == Act.FINISHED).values(at=now() - timedelta(days=9)),
+    "another count": retell(Act.CHUNK, '"purged":1', '"purged":2'),
+    "another user": retell(Act.CONFIRMED, '"by":null', '"by":1'),
+    "another time": retell(Act.FINISHED, '"at":"20', '"at":"19'),
+    "a name twice": retell(Act.OPENED, '"rows":2', '"rows":9,"rows":2'),
+    "a number that is one otherwise": retell(Act.OPENED, '"rows":2', '"rows":2.0'),
     "another act": update(AuditEvent).where(AuditEvent.act == Act.CONFIRMED).values(act=Act.RESUMED),
+    "an act that is none": update(AuditEvent).where(AuditEvent.act == Act.CONFIRMED).values(act="zzz"),
     "another batch": update(AuditEvent).where(AuditEvent.act == Act.OPENED).values(batch_id=7),
+    "no batch": update(AuditEvent).where(AuditEvent.act == Act.OPENED).values(batch_id=None),
     "another seal": update(AuditEvent).where(AuditEvent.act == Act.OPENED).values(seal=b"x" * 32),
+    "no seal": update(AuditEvent).where(AuditEvent.act == Act.OPENED).values(seal=b""),
+    "no event": update(AuditEvent).where(AuditEvent.act == Act.OPENED).values(told="[1"),
     "one is missing": delete(AuditEvent).where(AuditEvent.act == Act.CONFIRMED),
     "the first is missing": delete(AuditEvent).where(AuditEvent.number == 1),
     "the last is missing": delete(AuditEvent).where(AuditEvent.act == Act.FINISHED),
-    "one is made up": insert(AuditEvent).values(number=99, at=now(), act=Act.PAUSED, facts={}, seal=b"x" * 32),
+    "one is made up": insert(AuditEvent).values(number=99, **MADE_UP),
+    "one before the first is made up": insert(AuditEvent).values(number=0, **MADE_UP),
+    "one far away is made up": insert(AuditEvent).values(number=2**62, **MADE_UP),
     "all are missing": delete(AuditEvent),
     "a date in the ledger": update(LedgerEntry).values(purged_at=now() - timedelta(days=9)),
     "a person in the ledger": update(LedgerEntry).values(fingerprint=b"x" * 32),
     "nobody in the ledger": delete(LedgerEntry),
+    "somebody more in the ledger": insert(LedgerEntry).values(purged_at=now(), **A_LEDGER_ENTRY),
+    "another outcome": update(PurgeRequest).values(outcome=Outcome.NOT_FOUND),
+    "another count in a chunk": update(Chunk).values(not_found=7),
+    "a batch that has ended and never was": insert(Batch).values(
+        door="csv", state="finished", rows=1, created_at=now(), moved_at=now()
+    ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_in_the_database_is_found_out(app, change):
+def test_a_change_in_the_database_is_found_out(app, signed_in, change):
     add_user("ann.admin@company.com", Role.ADMIN)
     add_customer("ann@people.com")
     finished("ann@people.com", "nobody@people.com")
     assert is_well()
     db.session.execute(CHANGES[change])
     assert not is_well()
+    browser = signed_in()
+    for page in (PAGE, f"{PAGE}?chunks=1", "/batches/1/receipt", "/batches/1/summary"):
+        assert browser.get(page).status_code in (200, 404), page
 
 
 def is_well() -> bool:
@@ -173,7 +204,7 @@ def test_a_chunk_that_commits_while_the_trail_begins_anew_is_in_it(app, monkeypa
 
         with monkeypatch.context() as patched, db.engine.begin() as connection:
             patched.setattr(audit.ledger, "digest_of_all", read_while_it_runs)
-            audit.begin(connection)
+            audit.begin(connection, last_batch=0)
         running[0].result()
     assert db.session.scalar(select(func.count()).select_from(LedgerEntry)) == 1 and flaw() is None
 
@@ -200,22 +231,113 @@ def test_a_ledger_from_before_the_trail_is_in_it(app):
     """As after the upgrade that brings the trail."""
     add_customer("ann@people.com")
     batch_id = finished("ann@people.com").id
-    db.session.execute(delete(AuditEvent))
-    db.session.commit()
-    assert not is_well()
-    upgrade_schema()
-    assert is_well() and batches.receipt(batch_id) is None
+    run_migrations(down=True)
+    run_migrations(down=False)
+    assert is_well() and batches.receipt(db.session.get(Batch, batch_id)) is None
     db.session.execute(update(LedgerEntry).values(purged_at=now() - timedelta(days=9)))
     assert not is_well()
 
 
-def test_another_key_begins_it_anew(app):
+def run_migrations(down: bool) -> None:
+    db.session.commit()
+    if down:
+        downgrade(directory=current_app.extensions["migrate"].directory, revision="0007")
+    else:
+        upgrade_schema()
+
+
+def test_a_batch_that_ended_without_a_word_of_an_older_version_raises_no_alarm(app):
+    """Its clock may have been ahead, or its worker have gone on while the schema was made."""
+    batch_id = checked("nobody@people.com").id
+    run_migrations(down=True)
+    db.session.execute(update(Batch).values(finished_at=now() + timedelta(seconds=50)))
+    run_migrations(down=False)
+    assert is_well() and batches.receipt(db.session.get(Batch, batch_id)) is None
+
+
+def test_another_key_begins_it_anew(app, signed_in):
     checked("nobody@people.com")
+    browser = signed_in()
     app.config["LEDGER_KEY"] = b"another" * 5
-    assert "is not what was written" in flaw()
+    assert "under this LEDGER_KEY" in flaw() and not is_well()
     upgrade_schema()
     checked("nobody@people.com")
     assert flaw() is None and is_well()
+    shown = words(browser.get(PAGE))
+    assert "nobody can say whether it was changed" in shown and "somebody has changed" not in shown
+
+
+def test_under_another_key_nothing_is_entered(app):
+    add_customer("ann@people.com")
+    add_customer("ben@people.com")
+    finished("ann@people.com")
+    batch, key = confirmed("ben@people.com"), app.config["LEDGER_KEY"]
+    app.config["LEDGER_KEY"] = b"another" * 5
+    with pytest.raises(OtherKey):
+        add_user("somebody@company.com", Role.ADMIN)
+    db.session.rollback()
+    with pytest.raises(OtherKey):
+        work(batches.run, batch)
+    answer = app.test_cli_runner().invoke(args=["users", "add", "somebody@company.com"])
+    assert answer.exit_code == 2 and "LEDGER_KEY is not the one" in answer.output
+    app.config["LEDGER_KEY"] = key
+    assert is_well() and db.session.scalar(select(func.count()).select_from(Customer)) == 1
+
+
+@pytest.mark.parametrize("wiped", [AuditEvent, LedgerKey])
+def test_nobody_begins_it_anew_without_being_told_to(app, wiped):
+    """Each start makes the schema, and would have hidden what somebody had done."""
+    add_customer("ann@people.com")
+    finished("ann@people.com")
+    db.session.execute(update(LedgerEntry).values(purged_at=now() - timedelta(days=9)))
+    db.session.execute(delete(wiped))
+    db.session.commit()
+    assert not is_well()
+    answer = app.test_cli_runner().invoke(args=["init-db"])
+    assert (answer.exit_code == 2 and "init-db" in answer.output) or "LEDGER_KEY" in answer.output
+    assert not is_well()
+
+
+def test_going_on_with_what_was_changed_hides_nothing_that_is_changed_later(app, signed_in):
+    browser = signed_in()
+    checked("nobody@people.com")
+    db.session.execute(retell(Act.OPENED, '"rows":1', '"rows":9'))
+    assert not is_well()
+    upgrade_schema(accept_ledger=True)
+    assert is_well()
+    shown = words(browser.get(PAGE))
+    assert "; 1 event changed before" in shown and "somebody has changed one of them" in shown
+    db.session.execute(retell(Act.FINISHED, '"not_found":1', '"not_found":2'))
+    assert not is_well()
+
+
+def test_a_batch_that_has_ended_ends_no_second_time_and_is_not_thrown_away(app):
+    """By somebody's hand in its row."""
+    add_customer("ann@people.com")
+    batch = finished("ann@people.com")
+    for state in (State.RUNNING, State.READY):
+        db.session.execute(update(Batch).values(state=state, created_at=now() - timedelta(days=9)))
+        db.session.commit()
+        work(batches.run, batch)
+        with pytest.raises(NotPossible):
+            batches.discard(batch)
+        db.session.rollback()
+    acts = [act for act, _ in told()]
+    assert acts.count(Act.FINISHED) == 1 and Act.DISCARDED not in acts
+
+
+def test_an_event_is_of_the_transaction_in_which_it_was_recorded(app):
+    db.session.rollback()
+    with pytest.raises(RuntimeError):
+        audit.record(Act.PAUSED)
+    db.session.execute(select(1))
+    audit.record(Act.PAUSED)
+    db.session.close()
+    db.session.execute(select(1))
+    audit.record(Act.RESUMED)
+    db.session.commit()
+    db.session.commit()
+    assert told() == [(Act.RESUMED, None)]
 
 
 def test_somebody_who_knows_can_go_on_with_what_was_changed(app):
@@ -271,13 +393,14 @@ def test_the_page_marks_the_event_that_was_changed(app, signed_in):
     browser = signed_in()
     checked("nobody@people.com")
     assert "somebody has changed" not in words(browser.get(PAGE))
-    db.session.execute(update(AuditEvent).where(AuditEvent.act == Act.OPENED).values(facts={"door": "csv", "rows": 9}))
+    db.session.execute(retell(Act.OPENED, '"rows":1', '"rows":9'))
     db.session.commit()
     assert words(browser.get(PAGE)).count("somebody has changed one of them") == 1
 
 
 def test_a_long_trail_has_pages(app, signed_in):
     browser = signed_in()
+    db.session.execute(select(1))
     for _ in range(60):
         audit.record(Act.PAUSED, None, 1)
     db.session.commit()

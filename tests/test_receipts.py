@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import re
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import delete, select, update
 
 from purge import batches
-from purge.batches import Ground
+from purge.batches import Batch, Ground
+from purge.batches.model import Chunk
 from purge.erasure.map import read_map
 from purge.evidence import receipts
 from purge.evidence.audit import Act, AuditEvent
@@ -20,7 +21,7 @@ from purge.extensions import db, now
 from purge.models import Customer, Role
 from tests.instance import CHECKOUT
 from tests.people import add_customer, hang_everything_on
-from tests.test_audit import words
+from tests.test_audit import facts_of, retell, words
 from tests.test_batches import checked, confirmed, finished, opened, work
 
 CHECK = "/check-a-receipt"
@@ -141,15 +142,53 @@ def test_one_of_another_installation_is_not_ours(app, signed_in):
     theirs = receipts.sign(signed["receipt"])
     app.config["LEDGER_KEY"] = ours
     verify(theirs)  # by the key that came with it, which proves nothing
-    assert "Not genuine" in brought(browser, theirs)
+    shown = brought(browser, theirs)
+    assert "Not signed with this installation’s key" in shown and theirs["signature"]["public_key"] in shown
+
+
+def test_a_receipt_tells_nothing_that_only_the_batch_says_of_itself(app, signed_in):
+    """Whoever writes into the database can write into its row and its chunks, before the end and after it."""
+    add_customer("ann@people.com")
+    browser, batch = signed_in(), confirmed("ann@people.com", "nobody@people.com")
+    forged = {"confirmed_by_id": 1, "confirmed_at": now() - timedelta(days=9), "content_digest": b"x" * 32, "rows": 7}
+    db.session.execute(update(Batch).values(forged))
+    db.session.execute(update(Chunk).values(invalid=3))
+    work(batches.run, batch)
+    told = downloaded(browser, batch)["receipt"]
+    assert told["outcomes"] == {"not_found": 1, "purged": 1} and told["rows"] == 2 and told["confirmed_by"] is None
+    assert "78787878" not in told["file_digest"] and told["confirmed_at"] > told["came_in_at"]
+    db.session.execute(update(Chunk).values(erased={"customer": 9_999}))
+    db.session.commit()
+    assert downloaded(browser, batch)["receipt"] == told
+
+
+def test_one_that_another_reader_would_read_otherwise_is_not_genuine(app, signed_in):
+    browser = signed_in()
+    text = json.dumps(downloaded(browser, checked("nobody@people.com")))
+    for old, new in (
+        ('"rows": 1', '"rows": 9, "rows": 1'),
+        ('"Ed25519"', '"none"'),
+        ('{"receipt"', '{"to": 7, "receipt"'),
+    ):
+        assert old in text and "Not genuine" in brought(browser, text.replace(old, new, 1).encode())
+
+
+def test_a_batch_that_an_older_version_began_has_none(app, signed_in):
+    """What it had done by then is in no event."""
+    add_customer("ann@people.com")
+    batch = confirmed("ann@people.com")
+    db.session.execute(delete(AuditEvent).where(AuditEvent.act.in_([Act.OPENED, Act.CHECKED, Act.CONFIRMED])))
+    work(batches.run, batch)
+    browser = signed_in()
+    assert browser.get(f"/batches/{batch.id}/receipt").status_code == 404
+    assert "/receipt" not in browser.get(f"/batches/{batch.id}/summary").text
 
 
 def test_the_receipt_stands_when_the_trail_was_changed_and_nothing_new_is_signed(app, signed_in):
     browser, batch = signed_in(), checked("nobody@people.com")
     signed = downloaded(browser, batch)
     this = AuditEvent.act == Act.FINISHED
-    facts = db.session.scalar(select(AuditEvent.facts).where(this))
-    db.session.execute(update(AuditEvent).where(this).values(facts={**facts, "rows": 7}))
+    db.session.execute(retell(Act.OPENED, '"rows":1', '"rows":7'))
     db.session.commit()
     assert "the audit trail does not say so" in brought(browser, signed)
     assert browser.get(f"/batches/{batch.id}/receipt.json").status_code == 404
@@ -177,7 +216,7 @@ def test_there_is_none_before_the_end_and_none_of_what_was_thrown_away(app, sign
 def test_a_single_purge_says_why_and_when_it_was_asked_for(app, signed_in):
     browser = signed_in()
     customer = db.session.get(Customer, add_customer("ann@people.com"))
-    who = db.session.scalar(select(AuditEvent.facts).where(AuditEvent.act == Act.USER_ADDED))["account"]
+    who = facts_of(Act.USER_ADDED)["account"]
     asked_on = date(2026, 11, 2)
     shown = batches.preview_single(customer).digest
     batch = batches.open_single(customer, shown, who, Ground.PRIVACY_REQUEST, asked_on)

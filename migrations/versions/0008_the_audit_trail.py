@@ -20,16 +20,13 @@ def upgrade():
     op.create_table(
         "audit_event",
         sa.Column("number", NUMBER, nullable=False, autoincrement=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("act", sa.String(20), nullable=False),
-        sa.Column("user_id", NUMBER),
         sa.Column("batch_id", NUMBER),
-        sa.Column("facts", sa.JSON(), nullable=False),
+        sa.Column("told", sa.Text(), nullable=False),
         sa.Column("seal", sa.LargeBinary(32), nullable=False),
-        sa.ForeignKeyConstraint(["user_id"], ["user.id"], name="fk_audit_event_user_id"),
         sa.PrimaryKeyConstraint("number", name="pk_audit_event"),
     )
-    op.create_index("ix_audit_event_user_id", "audit_event", ["user_id"])
+    op.create_index("ix_audit_event_act", "audit_event", ["act"])
     op.create_index("ix_audit_event_batch_id", "audit_event", ["batch_id"])
     op.add_column("batch", sa.Column("caution", sa.String(300)))
 

@@ -29,7 +29,7 @@ from purge.batches.control import (
 from purge.batches.mapping import affected_rows, map_fields, preview
 from purge.batches.model import Batch, Door, Ground, NotPossible, Outcome, State, due
 from purge.batches.opening import masked, open_csv, seen_before
-from purge.batches.receipt import receipt, without_receipt
+from purge.batches.receipt import contradicted, has_receipt, receipt
 from purge.batches.run import run
 from purge.batches.settle import clear_files, forget_names, settle
 from purge.batches.single import open_single, pending_single, purge_of, single_outcome, today, waiting_purge
@@ -50,11 +50,13 @@ __all__ = [
     "check",
     "clear_files",
     "confirm",
+    "contradicted",
     "discard",
     "due",
     "failures",
     "forget_names",
     "forgotten",
+    "has_receipt",
     "in_words",
     "longest_still",
     "map_fields",
@@ -85,5 +87,4 @@ __all__ = [
     "waiting_purge",
     "what_falls",
     "what_fell",
-    "without_receipt",
 ]

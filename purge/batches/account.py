@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, Connection, cast, exists, func, literal, select
+from sqlalchemy import BigInteger, cast, exists, func, literal, select
 
 from purge import email_address
 from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
@@ -119,15 +119,10 @@ def what_falls(batch: Batch) -> list[Fall]:
 
 def what_fell(batch: Batch) -> list[Fall]:
     """What the finished chunks erased beside the customers, and the customers themselves."""
-    return in_words(erased(db.session.connection(), batch.id))
-
-
-def erased(connection: Connection, batch_id: int) -> Counter[str]:
-    """The same as the erasure says it, by table and by replaced column."""
     fell = Counter()
-    for rows in connection.scalars(select(Chunk.erased).where(Chunk.batch_id == batch_id, Chunk.erased.is_not(None))):
-        fell.update(rows or {})
-    return fell
+    for erased in db.session.scalars(select(Chunk.erased).where(Chunk.batch_id == batch.id, Chunk.erased.is_not(None))):
+        fell.update(erased or {})
+    return in_words(fell)
 
 
 def results_csv(batch: Batch, pending: str = "pending") -> Iterator[str]:

@@ -37,7 +37,7 @@ from sqlalchemy.schema import CreateTable
 from purge.batches import upload
 from purge.batches.mapping import verdict
 from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
-from purge.batches.receipt import tell_end
+from purge.batches.receipt import log_end, tell_end
 from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
 from purge.evidence import audit
@@ -307,8 +307,11 @@ def _plan(batch: Row, token: str) -> None:
         connection.execute(insert(Chunk).values(settled))
         for chunk in chunks:
             connection.execute(insert(Chunk).values(batch_id=batch.id, state=ChunkState.WAITING, **chunk))
-        if not planned:
-            tell_end(connection, batch.id)
+        settled_so = {outcome: rows for outcome, rows in outcomes.items() if rows}
+        told = {"outcomes": settled_so, "planned": planned, "plan": ready["plan_digest"]}
+        audit.append(connection, Act.CHECKED, batch_id=batch.id, **told)
+        end = None if planned else tell_end(connection, batch.id)
+    log_end(end)
 
 
 def _ask(question: Callable[[Connection], Any]) -> Any:

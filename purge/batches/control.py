@@ -20,7 +20,7 @@ def confirm(batch: Batch, shown: str, typed: str = "", user_id: int | None = Non
     sentence = "This is not the plan you were shown, or it has been confirmed already. Look again before you decide."
     allowed = Batch.plan_digest == shown, ~Batch.is_dry
     _move(batch, (State.READY,), State.RUNNING, sentence, *allowed, confirmed_by_id=user_id, confirmed_at=now())
-    audit.record(Act.CONFIRMED, user_id, batch.id, door=batch.door, planned=batch.planned, plan=shown)
+    audit.record(Act.CONFIRMED, user_id, batch.id, planned=batch.planned, plan=shown)
 
 
 def pause(batch: Batch, user_id: int | None = None) -> None:
@@ -40,17 +40,19 @@ def cancel(batch: Batch, user_id: int | None = None) -> None:
     """Leave alone whoever is still there; who is gone stays gone."""
     sentence = "Only a running or paused batch can be cancelled."
     _move(batch, (State.RUNNING, State.PAUSED), State.CANCELLING, sentence, stopped_by_id=user_id)
-    audit.record(Act.CANCELLED, user_id, batch.id, door=batch.door)
+    audit.record(Act.CANCELLED, user_id, batch.id)
 
 
 def discard(batch: Batch, user_id: int | None = None) -> None:
     """Throw an unconfirmed batch away, its file and its rows with it."""
     sentence = "Only a batch that nobody confirmed can be discarded."
+    if audit.tells(db.session.connection(), batch.id, Act.CONFIRMED, Act.FINISHED):  # whatever the batch says of itself
+        raise NotPossible(sentence)
     _move(batch, UNCONFIRMED, State.DISCARDED, sentence, finished_at=now(), stopped_by_id=user_id)
     upload.destroy(db.session.connection(), batch.id)
     db.session.execute(delete(PurgeRequest).where(PurgeRequest.batch_id == batch.id))
     db.session.execute(delete(Chunk).where(Chunk.batch_id == batch.id, Chunk.state == ChunkState.WAITING))
-    audit.record(Act.DISCARDED, user_id, batch.id, door=batch.door)
+    audit.record(Act.DISCARDED, user_id, batch.id)
 
 
 def forgotten() -> list[Batch]:

@@ -8,6 +8,8 @@ from sqlalchemy import update
 from purge import email_address
 from purge.batches import upload
 from purge.batches.model import Batch, NotPossible, Reason, State
+from purge.evidence import audit
+from purge.evidence.audit import Act
 from purge.extensions import db, now
 from purge.intake import customer_csv
 
@@ -68,7 +70,9 @@ def affected_rows(batch: Batch) -> list[customer_csv.Row]:
         return [] if batch.encoding_agreed else customer_csv.affected_rows(file, batch.delimiter)
 
 
-def map_fields(batch: Batch, column: int, encoding_agreed: bool, type_column: int | None = None) -> None:
+def map_fields(
+    batch: Batch, column: int, encoding_agreed: bool, type_column: int | None = None, user_id: int | None = None
+) -> None:
     """Settle the mapping and hand the batch to the check; raises NotPossible."""
     if not 0 <= column < customer_csv.MAX_COLUMNS or preview(batch, column).column is None:
         raise NotPossible("Choose the column that holds the customers' e-mail addresses.")
@@ -87,6 +91,7 @@ def map_fields(batch: Batch, column: int, encoding_agreed: bool, type_column: in
     )
     if not moved.rowcount:
         raise NotPossible("The fields of this batch have been mapped already.")
+    audit.record(Act.MAPPED, user_id, batch.id, column=column + 1)
 
 
 def verdict(row: customer_csv.Row, column: int, type_column: int | None) -> tuple[str | None, str | None]:

@@ -40,7 +40,8 @@ def open_csv(stream: BinaryIO, file_name: str, door: Door, user_id: int | None =
     db.session.add(batch)
     db.session.flush()
     upload.store(db.session.connection(), batch.id, stream)
-    audit.record(Act.OPENED, user_id, batch.id, door=door, rows=batch.rows)
+    file = {"file_bytes": file_bytes, "file_digest": digest.hex()}
+    audit.record(Act.OPENED, user_id, batch.id, door=door, rows=batch.rows, **file)
     return batch
 
 

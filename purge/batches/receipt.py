@@ -1,76 +1,136 @@
-"""A receipt: what a batch did, told once when it ends, sealed in the audit trail, and signed for whoever asks."""
+"""A receipt: what a batch did, told by its events in the audit trail and by nothing else, and signed for whoever asks."""
 
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, select
+from sqlalchemy import Connection, exists, func, select
 
-from purge.batches.account import SUMS, erased
-from purge.batches.model import Batch, Chunk, Outcome, State
+from purge.batches.account import SUMS
+from purge.batches.model import Batch, Chunk, Door, Outcome, PurgeRequest, State
 from purge.evidence import audit, ledger, receipts
-from purge.evidence.audit import Act, AuditEvent
+from purge.evidence.audit import Act, AuditEvent, Event
 from purge.extensions import db
 
+log = logging.getLogger(__name__)
+
 FORMAT = "purge receipt 1"
+CAME_IN = ("door", "rows", "file_bytes", "file_digest", "ground", "asked_for_on")
+BLOCK = 1_000  # batches looked at together
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a batch did, as it stands in the audit trail; signed only where that is still as it was written."""
+    """What a batch did; nothing, and signed for nobody, where one of its events is not what was written."""
 
     told: dict[str, Any]
-    is_sealed: bool
+
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.told)
 
     @property
     def signed(self) -> dict[str, Any]:
         return receipts.sign(self.told)
 
 
-def tell_end(connection: Connection, batch_id: int) -> Row:
-    """Enter in the audit trail what the batch did, as the last thing of the transaction in which it ends."""
-    batch = connection.execute(select(Batch.__table__).where(Batch.id == batch_id)).one()
-    sums = connection.execute(select(*SUMS).where(Chunk.batch_id == batch_id)).one()
-    told = {
-        "door": batch.door,
-        "rows": batch.rows,
-        "outcomes": {outcome: rows for outcome, rows in zip(Outcome, sums, strict=True) if rows},
-        "erased": dict(erased(connection, batch_id)),
-        "entered_in_ledger": _entered(connection, batch_id),
-        "came_in_at": batch.created_at.isoformat(),
-        "came_in_by": batch.created_by_id,
-        "confirmed_at": batch.confirmed_at and batch.confirmed_at.isoformat(),
-        "confirmed_by": batch.confirmed_by_id,
-        "cancelled_by": batch.stopped_by_id,
-        "ended_at": batch.finished_at.isoformat(),
-    }
-    if batch.content_digest:
-        told |= {"file_bytes": batch.file_bytes, "file_digest": batch.content_digest.hex(), "plan": batch.plan_digest}
-    if batch.ground:
-        told |= {"ground": batch.ground, "asked_for_on": batch.asked_on and batch.asked_on.isoformat()}
-    return audit.append(connection, Act.FINISHED, batch_id=batch_id, **told)
-
-
-def receipt(batch_id: int) -> Receipt | None:
-    """The batch's; None while it has not ended, and of one that ended before the audit trail began."""
-    theirs = AuditEvent.batch_id == batch_id, AuditEvent.act == Act.FINISHED
-    event, is_sealed = next(iter(audit.events(*theirs, most=1)), (None, None))
-    if is_sealed is None:
+def tell_end(connection: Connection, batch_id: int) -> AuditEvent | None:
+    """Enter in the audit trail that the batch has ended, as the last thing of the transaction in which it does; once."""
+    if audit.tells(connection, batch_id, Act.FINISHED):
         return None
-    place = {"number": event.number, "seal": event.seal.hex()}
-    told = {"format": FORMAT, "batch": batch_id, **event.facts, "audit_event": place}
-    return Receipt(told, is_sealed)
+    told = _told(audit.of_batch(connection, batch_id))
+    outcomes = {"outcomes": told["outcomes"]} if _is_whole(told) else {}
+    return audit.append(connection, Act.FINISHED, batch_id=batch_id, **outcomes)
 
 
-def without_receipt() -> int | None:
-    """A batch that has ended since the audit trail began, of whose end the trail says nothing."""
-    begun = select(AuditEvent.at).where(AuditEvent.act == Act.BEGUN).order_by(AuditEvent.number).limit(1)
-    told = exists().where(AuditEvent.batch_id == Batch.id, AuditEvent.act == Act.FINISHED)
-    ended = Batch.state == State.FINISHED, Batch.finished_at > begun.scalar_subquery(), ~told
-    return db.session.scalar(select(Batch.id).where(*ended).order_by(Batch.id).limit(1))
+def log_end(event: AuditEvent | None) -> None:
+    """Say where the trail is then, where nobody who changes the database can reach it."""
+    if event:
+        log.info("a batch has ended", extra={"fields": {"audit_event": event.number, "seal": event.seal.hex()}})
 
 
-def _entered(connection: Connection, batch_id: int) -> str:
-    """What the batch's chunks entered in the ledger, added up (purge.evidence.ledger)."""
-    theirs = AuditEvent.batch_id == batch_id, AuditEvent.act == Act.CHUNK
-    facts = connection.scalars(select(AuditEvent.facts).where(*theirs))
-    return ledger.as_text(sum(int(one["ledger"], 16) for one in facts if "ledger" in one))
+def has_receipt(batch: Batch) -> bool:
+    """Whether it has ended, and is in the audit trail from its beginning."""
+    first = Act.CONFIRMED if batch.door is Door.FORM else Act.OPENED
+    return all(audit.tells(db.session.connection(), batch.id, act) for act in (first, Act.FINISHED))
+
+
+def receipt(batch: Batch) -> Receipt | None:
+    """The batch's; None while there is none."""
+    if not has_receipt(batch):
+        return None
+    events = audit.of_batch(db.session.connection(), batch.id)
+    told = _told(events)
+    if told == {}:  # sealed under another key, which nobody has any more
+        return None
+    return Receipt({"format": FORMAT, "batch": batch.id, **told} if _is_whole(told) else {})
+
+
+def contradicted(connection: Connection) -> int | None:
+    """A batch that says of its end something else than the audit trail does, or that has ended since the trail began, and the
+    trail does not know it."""
+    ends = audit.of_act(connection, Act.FINISHED)
+    while block := list(islice(ends, BLOCK)):
+        told = {end.batch_id: Counter(end.facts["outcomes"]) for end in block if "outcomes" in end.facts}
+        for found in (_by_requests(connection, told), _by_chunks(connection, told)):
+            for batch_id in told:
+                if found[batch_id] != told[batch_id]:
+                    return batch_id
+    begun = audit.begun(connection)
+    known = exists().where(AuditEvent.batch_id == Batch.id, AuditEvent.act == Act.FINISHED)
+    ended = Batch.state == State.FINISHED, Batch.id > (begun.facts["last_batch"] if begun else 0), ~known
+    return connection.scalar(select(Batch.id).where(*ended).order_by(Batch.id).limit(1))
+
+
+def _by_requests(connection: Connection, ids: Iterable[int]) -> dict[int, Counter[str]]:
+    counted = select(PurgeRequest.batch_id, PurgeRequest.outcome, func.count()).where(PurgeRequest.batch_id.in_(ids))
+    found = defaultdict(Counter)
+    for batch_id, outcome, rows in connection.execute(counted.group_by(PurgeRequest.batch_id, PurgeRequest.outcome)):
+        found[batch_id][outcome] = rows
+    return found
+
+
+def _by_chunks(connection: Connection, ids: Iterable[int]) -> dict[int, Counter[str]]:
+    summed = select(Chunk.batch_id, *SUMS).where(Chunk.batch_id.in_(ids)).group_by(Chunk.batch_id)
+    found = defaultdict(Counter)
+    for batch_id, *sums in connection.execute(summed):
+        found[batch_id] = Counter({outcome: rows for outcome, rows in zip(Outcome, sums, strict=True) if rows})
+    return found
+
+
+def _is_whole(told: dict[str, Any] | None) -> bool:
+    return bool(told) and sum(told["outcomes"].values()) == told.get("rows")
+
+
+def _told(events: Iterable[Event]) -> dict[str, Any] | None:
+    """What a batch's events tell up to its end, added up; None when one of them is not what was written, nothing when nobody can
+    say."""
+    told = dict.fromkeys(("came_in_at", "came_in_by", "confirmed_at", "confirmed_by", "cancelled_by"))
+    outcomes, erased, entered = Counter(), Counter(), 0
+    for event in events:
+        if not event.is_sealed:
+            return None if event.is_sealed is False else {}
+        facts, at = event.facts, event.at.isoformat()
+        if "rows" in facts:  # it came in, or one customer was confirmed at once
+            told |= {
+                "came_in_at": at,
+                "came_in_by": event.by,
+                **{name: facts[name] for name in CAME_IN if name in facts},
+            }
+        outcomes.update(facts.get("outcomes", {}) if event.act in (Act.CHECKED, Act.CHUNK) else {})
+        match event.act:
+            case Act.CONFIRMED:
+                told |= {"confirmed_at": at, "confirmed_by": event.by}
+                told |= {"plan": facts["plan"]} if "plan" in facts else {}
+            case Act.CANCELLED:
+                told["cancelled_by"] = event.by
+            case Act.CHUNK:
+                erased.update(facts["erased"])
+                entered += int(facts["ledger"], 16)
+            case Act.FINISHED:
+                told |= {"ended_at": at, "audit_event": {"number": event.number, "seal": event.seal.hex()}}
+                break
+    return told | {"outcomes": dict(outcomes), "erased": dict(erased), "entered_in_ledger": ledger.as_text(entered)}

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalErr
 from sqlalchemy.orm import aliased
 
 from purge.batches.model import Batch, Chunk, ChunkState, Door, Outcome, PurgeRequest, Reason, State
-from purge.batches.receipt import tell_end
+from purge.batches.receipt import log_end, tell_end
 from purge.customers import search_index
 from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
@@ -274,9 +274,8 @@ def _finish(batch_id: int) -> None:
     with db.engine.begin() as connection:
         ended = update(Batch).where(Batch.id == batch_id, open_states, ~waiting)
         has_ended = connection.execute(ended.values(state=State.FINISHED, finished_at=now())).rowcount
-        event = tell_end(connection, batch_id) if has_ended else None
-    if event:  # where nobody who changes the database can reach it
-        log.info("a batch has ended", extra={"fields": {"audit_event": event.number, "seal": event.seal.hex()}})
+        end = tell_end(connection, batch_id) if has_ended else None
+    log_end(end)
 
 
 def _pending(chunk: Row) -> ColumnElement[bool]:

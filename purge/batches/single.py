@@ -80,7 +80,8 @@ def open_single(
     db.session.add(PurgeRequest(batch_id=batch.id, row_number=1, fingerprint=fingerprint, customer_id=customer.id))
     bounds = {"first_customer_id": customer.id, "last_customer_id": customer.id, "requests": 1}
     db.session.add(Chunk(batch_id=batch.id, state=ChunkState.WAITING, **bounds))
-    audit.record(Act.CONFIRMED, user_id, batch.id, door=Door.FORM, planned=1)
+    why = {"ground": ground, "asked_for_on": asked_on and asked_on.isoformat()}
+    audit.record(Act.CONFIRMED, user_id, batch.id, door=Door.FORM, planned=1, rows=1, **why)
     return batch
 
 

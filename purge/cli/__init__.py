@@ -2,9 +2,10 @@
 
 from flask import Flask
 
-from purge.cli.processes import doctor, drop_server_command, refuse_unfit, schedule, worker
+from purge.cli.processes import doctor, drop_server_command, schedule, worker
 from purge.cli.purge_csv import purge
 from purge.cli.setup import demo_data, init_db, users
+from purge.cli.unfit import refuse_unfit
 
 __all__ = ["refuse_unfit", "register"]
 

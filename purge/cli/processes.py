@@ -5,47 +5,19 @@ import signal
 import socket
 import sys
 import threading
-import time
-from itertools import count
 from pathlib import Path
 
 import click
 from flask import current_app
 from flask.cli import with_appcontext
-from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from jobs import drop_server, health, queue
 from jobs import schedule as scheduler
-from purge import logs, schema
-from purge.cli.setup import first_line
-from purge.config import LOOPBACK, ConfigError
-from purge.extensions import db, reading
+from purge import logs
+from purge.cli.unfit import refuse_unfit
+from purge.config import LOOPBACK
 
 log = logging.getLogger(__name__)
-
-LOOK_SECONDS = 2
-
-
-def refuse_unfit(is_patient: bool = False) -> None:
-    """Raises ConfigError where the database is not what this version needs. One out of reach may come back: who is patient,
-    because they delete, waits for it."""
-    for waited in count():
-        try:
-            with reading(), db.engine.connect() as connection:
-                sentences = schema.missing(connection)
-        except ProgrammingError as error:
-            raise ConfigError(f"The database does not let itself be looked at: {first_line(error)}.") from None
-        except SQLAlchemyError as error:
-            if waited == 0:
-                does = "waiting for it" if is_patient else "started all the same"
-                log.warning("the database is out of reach (%s); %s", type(error).__name__, does)
-            if not is_patient:
-                return
-            time.sleep(LOOK_SECONDS)
-        else:
-            break
-    if sentences:
-        raise ConfigError(" ".join(sentences))
 
 
 @click.command()

@@ -10,6 +10,8 @@ import click
 from jobs.bell import ring, workers
 from purge import batches
 from purge.batches import Batch, Door, NotPossible, Outcome, State
+from purge.cli.unfit import refuse_unfit
+from purge.evidence import audit
 from purge.extensions import db, reading
 from purge.intake import customer_csv
 
@@ -29,6 +31,7 @@ DONE, SOME_FAILED, REFUSED = 0, 1, 2
 @click.option("--yes", is_flag=True, help="Do not ask; delete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object: batch, state, rows, outcomes, seconds.")
 @click.option("--inline", is_flag=True, help="Do the work here, without workers.")
+@audit.at_the_command_line()
 def purge(file: Path, column: str | None, agreed: bool, dry_run: bool, yes: bool, as_json: bool, inline: bool) -> None:
     """Permanently delete the customers whose e-mail addresses are in FILE.
 
@@ -36,6 +39,7 @@ def purge(file: Path, column: str | None, agreed: bool, dry_run: bool, yes: bool
     refused or the deletion not confirmed.
     """
     began = time.monotonic()
+    refuse_unfit()
     try:
         if not inline and not workers():
             raise NotPossible("No worker is running. Start one with `flask worker`, or add --inline.")

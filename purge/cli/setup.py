@@ -10,14 +10,17 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 from flask_migrate import upgrade
+from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from purge import demo_data as demo
 from purge import email_address, schema
+from purge.batches import Batch
+from purge.cli.unfit import first_line, refuse_unfit
 from purge.config import ConfigError
 from purge.evidence import audit
-from purge.evidence.audit import Act
-from purge.evidence.ledger import adopt_key
+from purge.evidence.audit import Act, AuditEvent
+from purge.evidence.ledger import LedgerKey, adopt_key, has_other_key, is_written
 from purge.extensions import alone, db, reading
 from purge.models import Role, User
 
@@ -36,6 +39,7 @@ WORTH_SAYING = 10  # looks in vain, two seconds
     help="Go on with the ledger and the audit trail as they are, where `flask doctor` says that they were changed.",
 )
 @with_appcontext
+@audit.at_the_command_line()
 def init_db(another_ledger_key: bool, accept_ledger: bool) -> None:
     """Make the database's tables, or bring them up to date. Safe to repeat."""
     try:
@@ -57,8 +61,10 @@ def init_db(another_ledger_key: bool, accept_ledger: bool) -> None:
 
 
 @click.group()
+@with_appcontext
 def users() -> None:
     """The people who sign in here."""
+    refuse_unfit()
 
 
 @users.command("add")
@@ -72,6 +78,7 @@ def users() -> None:
 )
 @click.option("--password-prompt", is_flag=True, help="Ask for a password instead of making one.")
 @with_appcontext
+@audit.at_the_command_line()
 def add(email: str, role: str, password_prompt: bool) -> None:
     """Let the colleague with this e-mail address sign in; prints a password, once."""
     key, problem = email_address.read(email)
@@ -100,6 +107,7 @@ def everybody() -> None:
 @click.option("--new-password", is_flag=True, help="Make one and print it, once; every session of theirs ends.")
 @click.option("--close", is_flag=True, help="They sign in no more, and every session of theirs ends.")
 @with_appcontext
+@audit.at_the_command_line()
 def change(email: str, role: str | None, new_password: bool, close: bool) -> None:
     """Give a colleague another role or password, or none: who has left must not purge. A new password opens again."""
     user = db.session.scalar(db.select(User).where(User.email == email.strip().lower()))
@@ -149,20 +157,32 @@ def upgrade_schema(another_ledger_key: bool = False, accept_ledger: bool = False
     for waited in count():
         with alone(db.engine, "schema") as is_alone:
             if is_alone:
+                with reading(), db.engine.connect() as connection:
+                    there = set(inspect(connection).get_table_names())
                 upgrade(directory=current_app.extensions["migrate"].directory)
                 with db.engine.begin() as connection:
-                    has_other_key = adopt_key(connection, even_if_written=another_ledger_key)
-                    if has_other_key or accept_ledger or not audit.has_begun(connection):
-                        audit.begin(connection)
+                    _begin_evidence(connection, there, another_ledger_key, accept_ledger)
                 return
         if waited == WORTH_SAYING:
             click.echo("Somebody else is making the schema; waiting for them …")
         time.sleep(0.2)  # to wait inside the database would keep an index from being built beside its users
 
 
-def first_line(error: DBAPIError) -> str:
-    """Of what the database said; the lines after it may quote a row."""
-    return str(error.orig).partition("\n")[0]
+def _begin_evidence(connection: Connection, there: set[str], another_ledger_key: bool, accept_ledger: bool) -> None:
+    """The ledger's key and the audit trail, where this upgrade brought them, or where we are told to go on with what is there;
+    of its own accord it takes nothing for granted that somebody may have changed. `there` are the tables before it."""
+    is_adopted = adopt_key(connection, another_ledger_key or LedgerKey.__tablename__ not in there)
+    is_new = AuditEvent.__tablename__ not in there or (audit.last(connection) is None and not is_written(connection))
+    if is_adopted or accept_ledger or is_new:
+        last_batch = connection.scalar(select(func.max(Batch.id))) or 0
+        audit.begin(connection, last_batch)
+        if last_batch:
+            click.echo("The audit trail begins with the ledger as it is now.")
+    elif audit.begun(connection) is None and not has_other_key(connection):
+        raise ConfigError(
+            "There is no audit trail, or not its beginning: somebody has taken it out. Restore a backup, or go on with "
+            "`flask init-db --accept-ledger`."
+        )
 
 
 def add_user(email: str, role: Role, password: str | None = None) -> str:
@@ -172,6 +192,6 @@ def add_user(email: str, role: Role, password: str | None = None) -> str:
     user.set_password(password)
     db.session.add(user)
     db.session.flush()
-    audit.record(Act.USER_ADDED, account=user.id, role=role)
+    audit.record(Act.USER_ADDED, account=user.id, email=email, role=role)
     db.session.commit()
     return password

@@ -3,11 +3,14 @@
 import hmac
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Connection, ForeignKey, LargeBinary, Row, func, insert, select
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Row, String, Text, exists, insert, select
 from sqlalchemy import event as happens
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -17,7 +20,9 @@ from purge.evidence.keys import key_for
 from purge.extensions import db, now, one_at_a_time
 
 EVENT = keep("what was done, by whom of those who sign in, and how many; no customer stands in it")
+COMMAND_LINE = "the command line"
 _TURN = b"audit trail"
+_acting: ContextVar[str | None] = ContextVar("acting", default=None)
 
 
 class Act(StrEnum):
@@ -25,6 +30,8 @@ class Act(StrEnum):
 
     BEGUN = "begun"
     OPENED = "opened"
+    MAPPED = "mapped"
+    CHECKED = "checked"
     REFUSED = "refused"
     CONFIRMED = "confirmed"
     PAUSED = "paused"
@@ -44,119 +51,190 @@ class Act(StrEnum):
 
 
 class AuditEvent(db.Model):
-    """One event. `seal` is the HMAC-SHA-256 of the seal before it and of everything else in it."""
+    """One event: `told` is all of it, as the very text that is sealed; `seal` the HMAC-SHA-256 of the seal before and of that."""
 
     __tablename__ = "audit_event"
     __table_args__ = {"info": EVENT}
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, info=EVENT)  # from 1, without a gap
-    at: Mapped[datetime] = mapped_column(info=EVENT)
-    act: Mapped[Act] = mapped_column(info=EVENT)
-    user_id: Mapped[int | None] = mapped_column(ForeignKey("user.id"), index=True, info=EVENT)  # None: the app itself
+    act: Mapped[str] = mapped_column(String(20), index=True, info=EVENT)  # an Act, or one of a newer version
     batch_id: Mapped[int | None] = mapped_column(index=True, info=EVENT)
-    facts: Mapped[dict[str, Any]] = mapped_column(JSON, info=EVENT)
+    told: Mapped[str] = mapped_column(Text, info=EVENT)
     seal: Mapped[bytes] = mapped_column(LargeBinary(32), info=EVENT)
 
 
-_EVENT = AuditEvent.__table__
-_BEFORE = _EVENT.alias("before")
-_BEGUN = select(func.max(_EVENT.c.number)).where(_EVENT.c.act == Act.BEGUN).scalar_subquery()  # for the last time
+_PLACE = AuditEvent.__table__.c.number, AuditEvent.__table__.c.seal
 
 
-def record(act: Act, user_id: int | None = None, batch_id: int | None = None, **facts) -> None:
+@dataclass(frozen=True)
+class Event:
+    """An event as it was written; one that was changed has only its number and its seal.
+
+    `by` is the number of an account, or who else it was; None is the app itself. `is_sealed` is None where nobody can say:
+    of what was written under another key.
+    """
+
+    number: int
+    seal: bytes
+    is_sealed: bool | None
+    act: str | None = None
+    at: datetime | None = None
+    by: int | str | None = None
+    batch_id: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def at_the_command_line():
+    """What is done inside is told to have been done there, where it was nobody who is signed in."""
+    token = _acting.set(COMMAND_LINE)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
+def record(act: Act, by: int | None = None, batch_id: int | None = None, **facts) -> None:
     """Add an event with what the session's transaction commits, as the last thing it does; gone with a rollback."""
-    db.session().info.setdefault("audit", []).append({"act": act, "user_id": user_id, "batch_id": batch_id, **facts})
+    session = db.session()
+    begun = session.get_transaction()
+    if begun is None:
+        raise RuntimeError("nothing is being done that the event could tell of")
+    of, recorded = session.info.get("audit", (None, []))
+    recorded = recorded if of is begun else []
+    session.info["audit"] = begun, [*recorded, {"act": act, "by": by or _acting.get(), "batch_id": batch_id, **facts}]
 
 
 @happens.listens_for(db.session, "before_commit")
 def _append_recorded(session: Session) -> None:
-    if recorded := session.info.pop("audit", []):
+    of, recorded = session.info.pop("audit", (None, []))
+    if recorded and of is session.get_transaction():
         session.flush()  # nothing may wait for anybody after the first of them
         for told in recorded:
             append(session.connection(), **told)
 
 
-@happens.listens_for(db.session, "after_soft_rollback")
-def _forget_recorded(session: Session, _transaction) -> None:
-    session.info.pop("audit", None)
-
-
-def append(connection: Connection, act: Act, user_id: int | None = None, batch_id: int | None = None, **facts) -> Row:
-    """Add an event, as the last thing a transaction does: until it ends, nobody else adds one."""
+def append(
+    connection: Connection, act: Act, by: int | str | None = None, batch_id: int | None = None, **facts
+) -> AuditEvent:
+    """Add an event, as the last thing a transaction does: until it ends, nobody else adds one. Raises ledger.OtherKey."""
     one_at_a_time(connection, _TURN)
-    last = connection.execute(select(_EVENT.c.number, _EVENT.c.seal).order_by(_EVENT.c.number.desc()).limit(1)).first()
-    number, before = last or (0, b"")
-    event = {"number": number + 1, "at": now(), "act": act, "user_id": user_id, "batch_id": batch_id, "facts": facts}
-    seal = _seal(key_for("audit trail"), before, **event)
-    return connection.execute(insert(_EVENT).values(**event, seal=seal).returning(_EVENT)).one()
+    ledger.refuse_other_key(connection)
+    number, before = connection.execute(select(*_PLACE).order_by(_PLACE[0].desc()).limit(1)).first() or (0, b"")
+    line = {"act": act, "at": now().isoformat(), "by": by or _acting.get(), "batch_id": batch_id, "facts": facts}
+    told = json.dumps({"number": number + 1, **line}, sort_keys=True, separators=(",", ":"))
+    row = {"number": number + 1, "act": act, "batch_id": batch_id, "told": told}
+    row["seal"] = _seal(key_for("audit trail"), before, told)
+    connection.execute(insert(AuditEvent).values(row))
+    return AuditEvent(**row)
 
 
-def begin(connection: Connection) -> None:
-    """The trail begins, or begins anew, with the ledger as it is now."""
+def begin(connection: Connection, last_batch: int) -> None:
+    """The trail begins, or begins anew, with the ledger as it is now, and after this batch; what was changed in it until now
+    is accepted, and told."""
     one_at_a_time(connection, _TURN)  # or a chunk that ends meanwhile would be in neither
-    append(connection, Act.BEGUN, ledger=ledger.as_text(ledger.digest_of_all(connection)))
+    told = {"ledger": ledger.as_text(ledger.digest_of_all(connection)), "last_batch": last_batch}
+    append(connection, Act.BEGUN, changed=_changed(connection), **told)
 
 
-def has_begun(connection: Connection) -> bool:
-    """Whether there is a trail."""
-    return connection.execute(select(_EVENT.c.number).limit(1)).first() is not None
+def begun(connection: Connection) -> Event | None:
+    """Where the trail last began under this key."""
+    return next(reversed(_beginnings(connection)), None)
 
 
-def events(*conditions: ColumnElement[bool], most: int) -> list[tuple[AuditEvent, bool | None]]:
-    """The newest first, each with whether it is as it was written and follows from the one before; None where nobody can say,
-    because the trail has begun anew since."""
-    with_before = select(AuditEvent, _BEFORE.c.seal).outerjoin(_BEFORE, _BEFORE.c.number == AuditEvent.number - 1)
-    asked = with_before.where(*conditions).order_by(AuditEvent.number.desc()).limit(most)
-    key, begun = key_for("audit trail"), db.session.scalar(select(_BEGUN)) or 0
-    found = []
-    for event, before in db.session.execute(asked):
-        told = {column.name: getattr(event, column.name) for column in _EVENT.c if column.name != "seal"}
-        found.append((event, _holds(key, event.seal, before, told) or (False if event.number >= begun else None)))
-    return found
+def events(*conditions: ColumnElement[bool], most: int) -> list[Event]:
+    """So many of them, the newest first."""
+    asked = _with_before(*conditions).order_by(AuditEvent.number.desc()).limit(most)
+    return list(_read(db.session.connection(), asked))
+
+
+def of_batch(connection: Connection, batch_id: int) -> Iterator[Event]:
+    """Everything that is told of a batch, in order."""
+    return _read(connection, _with_before(AuditEvent.batch_id == batch_id).order_by(AuditEvent.number))
+
+
+def of_act(connection: Connection, act: Act) -> Iterator[Event]:
+    """Everything of one kind that is as it was written, in order."""
+    found = _read(connection, _with_before(AuditEvent.act == act).order_by(AuditEvent.number))
+    return (event for event in found if event.is_sealed)
+
+
+def tells(connection: Connection, batch_id: int, *acts: Act) -> bool:
+    """Whether there is an event of one of these acts."""
+    return connection.scalar(select(exists().where(AuditEvent.batch_id == batch_id, AuditEvent.act.in_(acts))))
+
+
+def last(connection: Connection) -> Row | None:
+    """The newest event: whoever keeps its number and seal elsewhere can tell later whether the trail was cut off before it."""
+    return connection.execute(select(*_PLACE).order_by(_PLACE[0].desc()).limit(1)).first()
 
 
 def flaw(connection: Connection) -> str | None:
-    """What somebody changed in the trail or in the ledger since it began under this key, in a sentence; reads both whole.
+    """What somebody changed in the trail or in the ledger, in a sentence; reads both whole.
 
     Both are read as they were at one moment, so begin a transaction with this.
     """
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    key, people, expected = key_for("audit trail"), 0, None
-    for event, before in _since_begun(connection):
-        if expected not in (None, event["number"]):
-            return f"Of the audit trail, event {expected} is missing."
-        if not _holds(key, event.pop("seal"), before, event):
-            return f"Of the audit trail, event {event['number']} is not what was written."
-        expected = event["number"] + 1
-        people += int(event["facts"].get("ledger", "0"), 16)
-    if expected is None:
-        return "There is no audit trail: run `flask init-db`."
-    if connection.scalar(select(func.count()).select_from(_EVENT)) != expected - 1:
-        return "Events are missing from the audit trail."
+    newest = begun(connection)
+    if newest is None:
+        return "There is no beginning of the audit trail under this LEDGER_KEY."
+    changed = [number for number in _changed(connection) if number not in newest.facts["changed"]]
+    if changed:
+        return f"Of the audit trail, event {changed[0]} is not what was written, or is missing."
+    since = _with_before(AuditEvent.number >= newest.number, AuditEvent.act.in_([Act.BEGUN, Act.CHUNK]))
+    people = sum(int(event.facts["ledger"], 16) for event in _read(connection, since) if event.is_sealed)
     if ledger.as_text(people) != ledger.as_text(ledger.digest_of_all(connection)):
         return "The ledger is not what the audit trail says was entered."
     return None
 
 
-def last(connection: Connection) -> Row | None:
-    """The newest event: whoever keeps its number and seal elsewhere can tell later whether the trail was cut off before it."""
-    return connection.execute(select(_EVENT).order_by(_EVENT.c.number.desc()).limit(1)).first()
+def _changed(connection: Connection) -> list[int]:
+    """The numbers of events that are not what was written, or that are missing, from the first one under this key on."""
+    changed, expected = [], 1
+    for event in _read(connection, _with_before().order_by(AuditEvent.number)):
+        if event.number > expected:
+            changed.append(expected)  # and whatever is missing after it
+        expected = max(expected, event.number + 1)
+        if event.is_sealed is False:
+            changed.append(event.number)
+    return changed
 
 
-def _since_begun(connection: Connection) -> Iterator[tuple[dict, bytes | None]]:
-    """Each event as a dictionary, with the seal before it, from where the trail last began."""
-    before = connection.scalar(select(_EVENT.c.seal).where(_EVENT.c.number == _BEGUN - 1))
-    asked = select(_EVENT).where(_EVENT.c.number >= _BEGUN).order_by(_EVENT.c.number)
+def _beginnings(connection: Connection) -> list[Event]:
+    """Where the trail began under this key, the first time first."""
+    asked = _with_before(AuditEvent.act == Act.BEGUN).order_by(AuditEvent.number)
+    return [event for event in _read(connection, asked, since=0) if event.is_sealed]
+
+
+def _with_before(*conditions: ColumnElement[bool]):
+    before = AuditEvent.__table__.alias("before")
+    asked = select(AuditEvent.__table__, before.c.seal.label("before"))
+    return asked.outerjoin(before, before.c.number == AuditEvent.number - 1).where(*conditions)
+
+
+def _read(connection: Connection, asked, since: int | None = None) -> Iterator[Event]:
+    key = key_for("audit trail")
+    if since is None:
+        since = next((event.number for event in _beginnings(connection)), None)
     for row in connection.execute(asked.execution_options(yield_per=1_000)):
-        yield dict(row._mapping), before
-        before = row.seal
+        told = _as_written(key, row)
+        if told is None:
+            is_ours = since is not None and (row.number >= since or row.number < 1)
+            yield Event(row.number, row.seal, False if is_ours else None)
+        else:
+            yield Event(seal=row.seal, is_sealed=True, **told | {"at": datetime.fromisoformat(told["at"])})
 
 
-def _holds(key: bytes, seal: bytes, before: bytes | None, told: dict) -> bool:
-    return hmac.compare_digest(seal, _seal(key, before or b"", **told))
+def _as_written(key: bytes, row: Row) -> dict[str, Any] | None:
+    """What the event tells; None when it is not what was written, or does not follow from the one before."""
+    if not (isinstance(row.seal, bytes) and isinstance(row.told, str) and isinstance(row.before, bytes | None)):
+        return None  # SQLite keeps anything in any column
+    if not hmac.compare_digest(row.seal, _seal(key, row.before or b"", row.told)):
+        return None
+    told = json.loads(row.told)
+    return told if (told["number"], told["act"], told["batch_id"]) == (row.number, row.act, row.batch_id) else None
 
 
-def _seal(key: bytes, before: bytes, *, at: datetime, **told) -> bytes:
-    line = json.dumps({"at": at.isoformat(), **told}, sort_keys=True, separators=(",", ":"))
-    return hmac.digest(key, before + line.encode(), "sha256")
+def _seal(key: bytes, before: bytes, told: str) -> bytes:
+    return hmac.digest(key, before + told.encode(), "sha256")

@@ -38,16 +38,26 @@ class LedgerKey(db.Model):
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True, info=KEYED)  # of no address
 
 
+class OtherKey(Exception):
+    """The ledger was begun with another LEDGER_KEY: nobody would find what we write."""
+
+
 def has_other_key(connection: Connection) -> bool:
-    """Whether the ledger was begun with another key than ours."""
-    return connection.scalar(select(LedgerKey.fingerprint)) not in (None, fingerprinter()(""))
+    """Whether the ledger was begun with another key than ours, or does not say with which."""
+    known = connection.scalar(select(LedgerKey.fingerprint))
+    return known != fingerprinter()("") if known else is_written(connection)
+
+
+def refuse_other_key(connection: Connection) -> None:
+    """Raises OtherKey."""
+    if has_other_key(connection):
+        raise OtherKey
 
 
 def adopt_key(connection: Connection, even_if_written: bool = False) -> bool:
-    """From now on the ledger has our key, and had another or none; where people stand in it already, only if it had none or
-    we are told to."""
+    """From now on the ledger has our key, and had another or none; where people stand in it already, only if we are told to."""
     known, ours = connection.scalar(select(LedgerKey.fingerprint)), fingerprinter()("")
-    if known == ours or (known and not even_if_written and is_written(connection)):
+    if known == ours or (not even_if_written and is_written(connection)):
         return False
     connection.execute(delete(LedgerKey))
     connection.execute(insert(LedgerKey).values(fingerprint=ours))

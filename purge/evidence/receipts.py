@@ -4,13 +4,12 @@ import base64
 import json
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from purge.evidence.keys import key_for
 
-ALGORITHM = "Ed25519"
+ALGORITHM, KEY_BYTES = "Ed25519", 32
 
 
 def sign(told: dict[str, Any]) -> dict[str, Any]:
@@ -29,15 +28,29 @@ def public_key() -> str:
     return base64.b64encode(_private_key().public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
 
 
+class OtherKey(Exception):
+    """Signed, or said to be, with another key; str() is that key, as the file has it."""
+
+
 def read(text: bytes) -> dict[str, Any] | None:
-    """What a receipt tells that this installation signed; None of anything else, or where a character was changed."""
+    """What a receipt tells that is to the last sign what this installation signed; None of anything else. Raises OtherKey."""
     try:
-        signed = json.loads(text)
-        told, signature = signed["receipt"], base64.b64decode(signed["signature"]["value"], validate=True)
-        _private_key().public_key().verify(signature, signed_bytes(told))
-    except (ValueError, LookupError, TypeError, RecursionError, InvalidSignature):
+        signed = json.loads(text, object_pairs_hook=_once)
+        told, key = signed["receipt"], signed["signature"]["public_key"]
+        is_a_key = isinstance(key, str) and len(base64.b64decode(key, validate=True)) == KEY_BYTES
+        is_ours = signed == sign(told)
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
-    return told
+    if is_a_key and key != public_key():
+        raise OtherKey(key)
+    return told if is_ours else None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A name that stands there twice would be read otherwise by another reader."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError
+    return dict(pairs)
 
 
 def _private_key() -> Ed25519PrivateKey:

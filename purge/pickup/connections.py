@@ -131,7 +131,7 @@ def bound(connection: SftpConnection) -> int:
     return db.session.scalar(select(func.count()).select_from(DroppedFile).where(theirs, still))
 
 
-def remove(connection: SftpConnection, leaving: bool = False) -> None:
+def remove(connection: SftpConnection, leaving: bool = False, user_id: int | None = None) -> None:
     """It is nowhere any more, and its key is gone; what it brought is still accounted for. `leaving` its files where they are,
     as on a server that is no more. Raises NotPossible."""
     if connection.is_embedded:
@@ -139,7 +139,7 @@ def remove(connection: SftpConnection, leaving: bool = False) -> None:
     if not connection.paused_at:
         raise NotPossible("Pause it first.")
     if leaving:
-        _leave_files(connection)
+        _leave_files(connection, user_id)
     elif files := bound(connection):
         raise NotPossible(
             f"{files:,} of its files are still in hand or kept on the server. Remove it when none is, or leave them there."
@@ -150,11 +150,11 @@ def remove(connection: SftpConnection, leaving: bool = False) -> None:
     connection.removed_at, connection.private_key = now(), b""
 
 
-def _leave_files(connection: SftpConnection) -> None:
+def _leave_files(connection: SftpConnection, user_id: int | None) -> None:
     theirs = DroppedFile.connection_id == connection.id
     for batch in db.session.scalars(select(Batch).join(DroppedFile, DroppedFile.batch_id == Batch.id).where(theirs)):
         with suppress(NotPossible):  # it runs, or has ended
-            discard(batch)
+            discard(batch, user_id)
     here = theirs, IN_HAND | DroppedFile.kept_until.is_not(None)
     left = {"state": FileState.ENDED, "ended_at": now(), "kept_until": None, "trouble": None}
     db.session.execute(update(DroppedFile).where(*here).values(left))

@@ -82,7 +82,7 @@ def summary(batch_id: int):
     if redirected := moved_on(batch, *ENDED):
         return redirected
     told = {"fell": batches.what_fell(batch), "falls": batches.what_falls(batch), "failures": batches.failures(batch)}
-    return _stage("summary", batch, has_receipt=batches.receipt(batch_id) is not None, **told)
+    return _stage("summary", batch, has_receipt=batches.has_receipt(batch), **told)
 
 
 @blueprint.get("/<int:batch_id>/results.csv")

@@ -132,7 +132,7 @@ def change(connection_id: int):
         pickup.pause(connection)
         told = "It is paused: this is another server. Fetch its host keys, compare and pin them, then start picking up."
     _fill(connection, values)
-    facts = {"changed": sorted(changed), "runs_up_to": connection.runs_up_to}
+    facts = {"changed": sorted(changed), "runs_up_to": connection.runs_up_to, "paused": told is not None}
     return _committed(connection, Act.CONNECTION_CHANGED, told, rests=bool(moved), **facts)
 
 
@@ -183,7 +183,7 @@ def look(connection_id: int):
 @blueprint.post("/<int:connection_id>/remove")
 def remove(connection_id: int):
     told = "The connection was removed. What it brought stands among the batches."
-    remove = partial(pickup.remove, leaving="leaving" in request.form)
+    remove = partial(pickup.remove, leaving="leaving" in request.form, user_id=current_user.id)
     answer = _moved(connection_id, remove, Act.CONNECTION_REMOVED, told, rests=True)
     is_gone = db.session.get(SftpConnection, connection_id).removed_at
     return redirect(url_for("connections.every"), 303) if is_gone else answer
@@ -305,7 +305,7 @@ def _committed(
     """Saved, with its event; what must not happen under a look that is going on is refused while one is."""
     connection_id = connection.id
     if act:
-        audit.record(act, current_user.id, sftp_connection=connection_id, **facts)
+        audit.record(act, current_user.id, sftp_connection=connection_id, name=connection.name, **facts)
     try:
         with pickup.at_rest(connection_id) if rests else nullcontext():
             db.session.commit()

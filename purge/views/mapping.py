@@ -1,6 +1,7 @@
 """Map fields: which column holds the address, with the first rows validated there and then."""
 
 from flask import Blueprint, redirect, render_template, request, url_for
+from flask_login import current_user
 
 from jobs.bell import ring
 from purge import batches
@@ -38,7 +39,7 @@ def settle(batch_id: int):
     if "show" in request.form:  # without JavaScript: the same page under another mapping
         return _page(batch, column, agreed)
     try:
-        batches.map_fields(batch, column, agreed)
+        batches.map_fields(batch, column, agreed, user_id=current_user.id)
     except NotPossible as refusal:
         db.session.rollback()
         return _page(batch, column, agreed, str(refusal)), 422
