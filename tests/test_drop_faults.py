@@ -276,9 +276,7 @@ def test_a_folder_that_shows_another_disk_for_a_moment_loses_no_file_and_no_answ
         try_again(connection)
     back()
     look_until_answered(connection, looks=6)
-    told = server.files / "failed/people.error.txt"
-    assert told.exists() or answer(server, "people.result.csv") == {"2": "purged"}
-    assert told.exists() == (looks == 2), "taken back before it ran, as far as anybody could see"
+    assert answer(server, "people.result.csv") == {"2": "purged"}
     assert not list(server.files.glob(".*.claimed")) and not connection.left_alone
 
 
@@ -295,8 +293,56 @@ def test_a_dry_run_that_comes_back_is_still_one(server, connection):
     back()
     look_until_answered(connection, looks=6)
     (told,) = server.files.glob("results/*.result.csv")
-    assert "would be purged" in told.read_text() and "dryrun" in told.name and "ben" not in told.name
+    assert "would be purged" in told.read_text() and "ben" not in told.name
     assert db.session.scalar(select(func.count()).select_from(Customer)) == 1
+
+
+def test_a_dry_run_whose_name_was_forgotten_is_still_one(server, connection):
+    put(server, "people.dryrun.csv", "ann@people.com")
+    look(connection)
+    always(server, "open", errno.EIO)
+    try_again(connection)
+    server.fault = lambda *_: None
+    back = another_disk(server)
+    try_again(connection)
+    db.session.execute(update(DroppedFile).values(ended_at=now() - timedelta(days=31)))
+    db.session.commit()
+    pickup.forget_names()
+    back()
+    look_until_answered(connection, looks=6)
+    assert db.session.scalar(select(func.count()).select_from(Customer)) == 1
+    assert db.session.scalars(select(Batch.is_dry)).all() == [True]
+
+
+def test_a_rename_that_is_refused_as_if_nothing_was_there_is_told(server, connection):
+    put(server, "people.csv", "ann@people.com")
+    always(server, "rename", errno.ENOENT)
+    for _ in range(3):
+        try_again(connection)
+    assert "would not rename a file" in connection.last_error and connection.failing_since
+    steps = pickup.test(connection)
+    assert not steps[-1].is_well and "would not rename a file" in steps[-1].words
+    it_ends_well(server, connection)
+
+
+def test_a_kept_file_at_which_the_server_hangs_slows_nothing_else(app, server, connection, monkeypatch):
+    app.config["DROP_REST_SECONDS"] = 3_600
+    put(server, "people.csv", "nobody@people.com")
+    look_until_answered(connection)
+    db.session.execute(update(DroppedFile).values(kept_until=now(), next_try_at=now()))
+
+    def hang(asked, path):
+        if "processed" in path:
+            time.sleep(1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sftp, "WAIT_SECONDS", 0.3)
+        server.fault = hang
+        look(connection)
+        assert connection.failures == 1
+        for _ in range(2):
+            look(connection)
+        assert connection.failures == 0, "it waits for its next turn"
 
 
 def test_where_files_cannot_be_renamed_each_is_noted_once(server, connection):
@@ -378,12 +424,12 @@ def too_large(attributes):
     return attributes
 
 
-def test_a_size_that_no_database_can_keep_is_left_alone(server, connection):
+def test_a_size_that_no_database_can_keep_is_a_file_too_large(server, connection):
     put(server, "huge.csv", "nobody@people.com")
     put(server, "people.csv", "ann@people.com")
     server.names = too_large
     look_until_answered(connection)
-    assert answer(server, "people.result.csv") == {"2": "purged"} and connection.left_alone == 1
+    assert answer(server, "people.result.csv") == {"2": "purged"}
 
 
 class Announced(SFTPAttributes):

@@ -256,7 +256,16 @@ def test_a_dry_run_is_answered_and_deletes_nobody(drop, connection):
 
 @pytest.mark.parametrize(
     "name",
-    ["a.dryrun (1).csv", "b.dryrun - Copy.csv", "c.dry-run.CSV", "d_DryRun.csv", "e.dryrun.csv.csv", "dryrun.csv"],
+    [
+        "a.dryrun (1).csv",
+        "b.dryrun - Copy.csv",
+        "c.dry-run.CSV",
+        "d_DryRun.csv",
+        "e.dryrun.csv.csv",
+        "dryrun.csv",
+        "ｄｒｙｒｕｎ.csv",
+        "DRYRÚN.csv",
+    ],
 )
 def test_a_dry_run_is_one_however_it_is_spelled(drop, connection, name):
     add_customer("ann@people.com")
@@ -328,8 +337,8 @@ def test_two_refused_files_of_one_name_are_both_kept_for_their_month(drop, conne
         poll(connection)
     kept = db.session.scalars(select(DroppedFile.kept_until)).all()
     look_until_answered(connection)
-    assert len(kept) == 2 and "failed/people.csv" in names(drop)
-    assert sum(until is not None for until in db.session.scalars(select(DroppedFile.kept_until))) == 1
+    assert len(kept) == 2 and {"failed/people.csv", "failed/people-2.csv"} <= names(drop)
+    assert sum(until is not None for until in db.session.scalars(select(DroppedFile.kept_until))) == 2
 
 
 def test_files_whose_answers_would_have_one_name_are_each_answered(drop, connection):
@@ -419,10 +428,10 @@ def test_a_file_is_kept_for_as_long_as_the_connection_says(drop, connection):
     connection.keep_days = 3
     put(drop, "people.csv", "nobody@people.com")
     look_until_answered(connection)
-    assert "processed/people.csv" in names(drop)
+    assert "processed/people-1.csv" in names(drop)
     db.session.execute(update(DroppedFile).values(kept_until=now() - timedelta(minutes=1)))
     look_until_answered(connection)
-    assert "processed/people.csv" not in names(drop) and "results/people.result.csv" in names(drop)
+    assert "processed/people-1.csv" not in names(drop) and "results/people.result.csv" in names(drop)
 
 
 def test_an_upload_that_goes_on_after_its_answer_is_told(app, drop, connection):
@@ -430,15 +439,16 @@ def test_an_upload_that_goes_on_after_its_answer_is_told(app, drop, connection):
     put(drop, "people.csv", "nobody@people.com")
     put(drop, "whole.csv", "nobody.else@people.com")
     look_until_answered(connection)
-    assert {"processed/people.csv", "processed/whole.csv"} <= names(drop)
-    with (drop.files / "processed/people.csv").open("a") as upload:
+    assert {"processed/people-1.csv", "processed/whole-2.csv"} <= names(drop)
+    os.utime(drop.files / "processed/whole-2.csv")  # as a server does whose rename is a copy
+    with (drop.files / "processed/people-1.csv").open("a") as upload:
         upload.write("ben@people.com\n")
-    for _ in range(2):
-        db.session.execute(update(DroppedFile).values(kept_until=now(), next_try_at=now()))
-        look(connection)
-    assert "processed/whole.csv" not in names(drop) and "failed/whole.error.txt" not in names(drop)
-    assert "changed on the server after it was read" in (drop.files / "failed/people.error.txt").read_text()
-    assert "ben@people.com" not in str(names(drop)) and "processed/people.csv" not in names(drop)
+    db.session.execute(update(DroppedFile).values(kept_until=now(), next_try_at=now()))
+    look(connection)
+    told = "failed/people-1.error.txt"
+    results = {f"results/{name}.result.csv{ending}" for name in ("people", "whole") for ending in ("", ".sha256")}
+    assert names(drop) == {told, "failed/people-1.csv", *results}
+    assert "changed on the server after it was read" in (drop.files / told).read_text()
     assert db.session.scalar(select(DroppedFile.refusal).where(DroppedFile.name == "people.csv"))
 
 
@@ -446,7 +456,7 @@ def test_it_is_still_told_when_we_die_while_telling(app, drop, connection, monke
     app.config["DROP_REST_SECONDS"] = 3_600
     put(drop, "people.csv", "nobody@people.com")
     look_until_answered(connection)
-    with (drop.files / "processed/people.csv").open("a") as upload:
+    with (drop.files / "processed/people-1.csv").open("a") as upload:
         upload.write("ben@people.com\n")
     with monkeypatch.context() as patched:
         patched.setattr(pickup.files, "refuse_late", lambda *_: 1 / 0)
@@ -454,7 +464,39 @@ def test_it_is_still_told_when_we_die_while_telling(app, drop, connection, monke
         look(connection)
     db.session.execute(update(DroppedFile).values(next_try_at=now()))
     look(connection)
-    assert "failed/people.csv" in names(drop) and "failed/people.error.txt" in names(drop)
+    assert {"failed/people-1.csv", "failed/people-1.error.txt"} <= names(drop)
+    assert db.session.scalar(select(DroppedFile.kept_as)) == "failed/people-1.csv"
+
+
+def test_files_of_one_name_are_kept_each_for_itself(app, drop, connection):
+    """The second neither hides that the first went on, nor goes or is told of when the first does."""
+    app.config["DROP_REST_SECONDS"] = 3_600
+    put(drop, "people.csv", "nobody@people.com")
+    look_until_answered(connection)
+    with (drop.files / "processed/people-1.csv").open("a") as upload:
+        upload.write("ben@people.com\n")
+    put(drop, "people.csv", "somebody@people.com")
+    look_until_answered(connection)
+    put(drop, "people.csv", "x", header="Name")
+    look_until_answered(connection)
+    assert {"processed/people-1.csv", "processed/people-2.csv", "failed/people.csv"} <= names(drop)
+    first = DroppedFile.id == 1
+    db.session.execute(update(DroppedFile).where(first).values(kept_until=now(), next_try_at=now()))
+    look(connection)
+    assert {"failed/people-1.csv", "processed/people-2.csv", "failed/people.csv"} <= names(drop)
+    assert "no column called" in (drop.files / "failed/people.error.txt").read_text()
+    db.session.execute(update(DroppedFile).where(DroppedFile.id == 3).values(kept_until=now(), next_try_at=now()))
+    look(connection)
+    assert {"failed/people-1.csv", "processed/people-2.csv"} <= names(drop) and "failed/people.csv" not in names(drop)
+
+
+def test_the_very_same_file_twice_at_once_waits_no_longer_than_the_first(drop, connection):
+    add_customer("ann@people.com")
+    put(drop, "a.csv", "ann@people.com")
+    put(drop, "b.csv", "ann@people.com")
+    look_until_answered(connection, looks=6)
+    told = [answer(drop, f"{name}.result.csv")["2"] for name in "ab"]
+    assert sorted(told) == ["already purged,an earlier batch purged this customer", "purged"]
 
 
 def test_what_is_to_be_thrown_away_is_not_forgotten_while_its_folder_is_away(app, drop, connection):
@@ -468,7 +510,7 @@ def test_what_is_to_be_thrown_away_is_not_forgotten_while_its_folder_is_away(app
     assert db.session.scalar(select(DroppedFile.kept_until)) and "processed/" in connection.last_error
     (drop.files / "away").rename(drop.files / "processed")
     look_until_answered(connection)
-    assert not db.session.scalar(select(DroppedFile.kept_until)) and "processed/people.csv" not in names(drop)
+    assert not db.session.scalar(select(DroppedFile.kept_until)) and "processed/people-1.csv" not in names(drop)
 
 
 def test_two_columns_called_type_are_one_too_many(drop, connection):

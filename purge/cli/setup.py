@@ -61,10 +61,8 @@ def init_db(another_ledger_key: bool, accept_ledger: bool) -> None:
 
 
 @click.group()
-@with_appcontext
 def users() -> None:
     """The people who sign in here."""
-    refuse_unfit()
 
 
 @users.command("add")
@@ -81,6 +79,7 @@ def users() -> None:
 @audit.at_the_command_line()
 def add(email: str, role: str, password_prompt: bool) -> None:
     """Let the colleague with this e-mail address sign in; prints a password, once."""
+    refuse_unfit()
     key, problem = email_address.read(email)
     if problem:
         raise click.ClickException(f"This is not an e-mail address: {problem.words}.")
@@ -97,6 +96,7 @@ def add(email: str, role: str, password_prompt: bool) -> None:
 @with_appcontext
 def everybody() -> None:
     """Who may sign in, and as what; each with the number that receipts have."""
+    refuse_unfit()
     for user in db.session.scalars(db.select(User).order_by(User.email)):
         click.echo(f"{user.id:>4}  {user.email}  {'closed' if user.is_closed else user.role}")
 
@@ -110,6 +110,7 @@ def everybody() -> None:
 @audit.at_the_command_line()
 def change(email: str, role: str | None, new_password: bool, close: bool) -> None:
     """Give a colleague another role or password, or none: who has left must not purge. A new password opens again."""
+    refuse_unfit()
     user = db.session.scalar(db.select(User).where(User.email == email.strip().lower()))
     if user is None:
         raise click.ClickException(f"Nobody here is called {email}: see `flask users list`.")

@@ -21,6 +21,7 @@ from paramiko.sftp import CMD_ATTRS, CMD_CLOSE, CMD_HANDLE, CMD_LSTAT, CMD_NAME,
 CONNECT_SECONDS, SIGN_IN_SECONDS, WAIT_SECONDS = 10, 40, 30
 LISTING_SECONDS, WRITING_SECONDS = 120, 600
 SLOWEST = 100_000  # bytes a second: a server that is slower keeps others waiting, and is taken for one that hangs
+MOST_BYTES = 2**63 - 1  # no database keeps a larger number
 MOST_ENTRIES = 200_000  # in a folder
 LEAST_RSA_BITS = 2_048
 BLOCK_BYTES = 256 * 1024
@@ -163,7 +164,9 @@ class Drop:
         with self._told("rename a file"), suppress(FileNotFoundError):
             self._client.rename(self._path(name), self._path(to))
             return True
-        return False
+        if self.is_gone(name):
+            return False
+        raise NotAllowed(f"{self._host} would not rename a file: it says that it is not there, and shows it.")
 
     def open(self, name: str) -> None:
         """As `read` would, to see whether the server lets us."""
@@ -198,7 +201,7 @@ class Drop:
                     remote.write(block)
                     written += len(block)
                     self._keep_pace(began, written)
-            if self._client.lstat(self._path(draft)).st_size != written:
+            if (entry := self.look(draft)) is None or entry.size != written:
                 raise OSError
             self._replace(draft, name)
 
@@ -215,9 +218,7 @@ class Drop:
     def make_folder(self, name: str) -> None:
         """The folder is there, by us or before us."""
         with self._told(f"make the folder {name}"):
-            try:
-                self._client.stat(self._path(name))
-            except FileNotFoundError:
+            if self.look(name) is None:
                 self._client.mkdir(self._path(name))
 
     def _keep_pace(self, began: float, moved: int) -> None:
@@ -375,7 +376,7 @@ def _attributes(answer: paramiko.Message) -> paramiko.SFTPAttributes:
 
 
 def _entry(name: str, found: paramiko.SFTPAttributes) -> Entry:
-    return Entry(name, found.st_size or 0, found.st_mtime or 0, stat.S_ISREG(found.st_mode or 0))
+    return Entry(name, min(found.st_size or 0, MOST_BYTES), found.st_mtime or 0, stat.S_ISREG(found.st_mode or 0))
 
 
 def _link(host: str, port: int) -> socket.socket:

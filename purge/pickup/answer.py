@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import BinaryIO
 
 from flask import current_app
@@ -23,39 +23,48 @@ WOULD_BE = "would be purged"
 def answer(connection: Row, drop: Drop, file: Row) -> None:
     """Write the answer, then take the file away, then note it. May be done again from its beginning."""
     files.try_again_later(file)
-    refusal, kept_until = file.refusal, file.kept_until
+    refusal = file.refusal
     if not refusal:
         refusal = _refusal_of(file) or _carried_out(drop, file)
         if refusal:
-            kept_until = files.refuse_late(file, refusal)
-        elif not kept_until and (kept_for := _kept_for(connection)):
-            kept_until = now() + kept_for
-            files.keep_until(file, kept_until)
+            files.refuse_late(file, refusal)
+    kept_for = files.FAILED_FOR if refusal else _kept_for(connection)
+    kept_as = file.kept_as or (_free_place(file) if refusal else f"{PROCESSED}/{_own_name(file)}")
+    if kept_for:
+        files.keep_until(file, now() + kept_for, kept_as)
     if refusal:
-        _tell(drop, file, refusal)
-    if kept_until:
-        folder = FAILED if refusal else PROCESSED
-        drop.make_folder(folder)
-        drop.move(claimed(file.claim), f"{folder}/{file.name}")
+        _tell(drop, kept_as, refusal)
+    if kept_for:
+        drop.make_folder(FAILED if refusal else PROCESSED)
+        drop.move(claimed(file.claim), kept_as)
     else:
         drop.remove(claimed(file.claim))
-    _end(file, bool(refusal), kept_until)
+    _end(file)
 
 
 def throw_away(drop: Drop, file: Row) -> None:
     """It has been kept for long enough; unless its upload went on meanwhile, which is told."""
-    folders = [FAILED, PROCESSED] if file.refusal else [PROCESSED]
-    places = [f"{folder}/{file.name}" for folder in folders]
-    found = [entry for entry in map(drop.look, places) if entry]
-    if not found and not drop.look(folders[0]):
-        raise NotAllowed(f"The folder {folders[0]}/ with the files to be thrown away is not there.")
-    if not file.refusal and any(files.has_changed(file, entry) for entry in found):
-        _tell(drop, file, _changed(file))
-        files.refuse_late(file, _changed(file))
-        return drop.move(places[0], f"{FAILED}/{file.name}")
-    for place in places:
-        drop.remove(place)
+    files.try_again_later(file)
+    late = f"{FAILED}/{_own_name(file)}"
+    entry = drop.look(file.kept_as)
+    if not file.refusal and (entry.size != file.size if entry else drop.look(late)):
+        _tell(drop, late, _changed(file))
+        drop.move(file.kept_as, late)
+        return files.refuse_late(file, _changed(file), kept_as=late)
+    if not entry and not drop.look(folder := file.kept_as.partition("/")[0]):
+        raise NotAllowed(f"The folder {folder}/ with the files to be thrown away is not there.")
+    drop.remove(file.kept_as)
     return files.thrown_away(file)
+
+
+def _free_place(file: Row) -> str:
+    """In failed/ under its own name, where no other file is kept there, or with a number."""
+    plain = f"{FAILED}/{file.name}"
+    return f"{FAILED}/{_own_name(file)}" if files.is_kept(file.connection_id, plain) else plain
+
+
+def _own_name(file: Row) -> str:
+    return f"{_stem(file)}-{file.id}{files.ENDING}"
 
 
 def _kept_for(connection: Row) -> timedelta:
@@ -63,16 +72,17 @@ def _kept_for(connection: Row) -> timedelta:
     return max(timedelta(days=connection.keep_days), rest)
 
 
-def _tell(drop: Drop, file: Row, refusal: str) -> None:
+def _tell(drop: Drop, kept_as: str, refusal: str) -> None:
     drop.make_folder(FAILED)
-    drop.write(f"{FAILED}/{_stem(file)}.error.txt", [f"{refusal}\n".encode()])
+    drop.write(f"{kept_as[: -len(files.ENDING)]}.error.txt", [f"{refusal}\n".encode()])
 
 
 def _refusal_of(file: Row) -> str | None:
     with reading(), db.engine.connect() as reader:
-        state, refusal = reader.execute(select(Batch.state, Batch.refusal).where(Batch.id == file.batch_id)).one()
+        this = select(Batch.state, Batch.refusal, Batch.caution).where(Batch.id == file.batch_id)
+        state, refusal, caution = reader.execute(this).one()
     if state is State.DISCARDED:
-        return "The file was discarded before anything was deleted."
+        return " ".join(filter(None, ("The file was discarded before anything was deleted.", caution)))
     return refusal if state is State.REFUSED else None
 
 
@@ -90,8 +100,8 @@ def _carried_out(drop: Drop, file: Row) -> str | None:
 
 def _changed(file: Row) -> str:
     return (
-        f"The file changed on the server after it was read with {file.size:,} bytes. Only what it held then was carried "
-        "out; its answer is in results/. If something was added, send that again, and rename a file when it is whole."
+        f"The file changed on the server after it was read with {file.size:,} bytes. Only what it held then was read; "
+        "its answer is in results/. If something was added, send that again, and rename a file when it is whole."
     )
 
 
@@ -109,19 +119,13 @@ def _results(file: Row, into: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _end(file: Row, is_refused: bool, kept_until: datetime | None) -> None:
+def _end(file: Row) -> None:
     with db.session.begin():
         batch = db.session.get(Batch, file.batch_id) if file.batch_id else None
         if batch and batch.is_dry and batch.state is State.READY:  # its rows have been answered
             batches.discard(batch)
-        same_folder = DroppedFile.refusal.is_not(None) if is_refused else DroppedFile.refusal.is_(None)
-        same_place = DroppedFile.connection_id == file.connection_id, DroppedFile.name == file.name, same_folder
-        if kept_until:
-            others = (DroppedFile.id != file.id) & (DroppedFile.state == FileState.ENDED)
-            db.session.execute(update(DroppedFile).where(*same_place, others).values(kept_until=None))  # replaced
         this = update(DroppedFile).where(DroppedFile.id == file.id)
-        ended = {"state": FileState.ENDED, "ended_at": now(), "kept_until": kept_until, "trouble": None}
-        db.session.execute(this.values(**ended))
+        db.session.execute(this.values(state=FileState.ENDED, ended_at=now(), trouble=None, attempts=0))
 
 
 def _stem(file: Row) -> str:

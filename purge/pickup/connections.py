@@ -12,11 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Row, delete, func, select, update
 
 from purge.batches import Batch, NotPossible, discard
+from purge.batches.control import UNCONFIRMED
 from purge.extensions import db, now
 from purge.intake import sftp
 from purge.intake.sftp import Address, OurOwn, Trouble
-from purge.pickup.files import IN_HAND
+from purge.pickup.files import ENDING, IN_HAND
 from purge.pickup.model import DroppedFile, FileState, SftpConnection
+from purge.pickup.note import is_plain
 from purge.sealing import Seal
 
 FAILING_FOR, A_DAY = timedelta(minutes=15), timedelta(days=1)
@@ -53,7 +55,7 @@ def address(connection: SftpConnection | Row) -> Address:
     try:
         private = Seal("sftp").open(connection.private_key, "private_key").decode()
     except InvalidTag:
-        raise OurOwn("The private key was sealed under another SECRET_KEY. Paste it again, under Edit.") from None
+        raise OurOwn("The private key was sealed under another SECRET_KEY. Paste it, or another, under Edit.") from None
     keys = tuple(connection.host_keys)
     return Address(connection.host, connection.port, connection.username, private, keys)
 
@@ -88,10 +90,11 @@ def _steps(connection: SftpConnection, steps: list[Step]) -> Iterator[tuple[str,
             there = [entry for entry in drop.entries() if entry.is_file]
             yield title, f"{connection.folder} holds {len(there):,} {'file' if len(there) == 1 else 'files'}."
             title = "Claim a file"
+            drop.remove(f"{PROBE}.claimed")  # a test that was killed left it
             drop.write(PROBE, [b"A test of the connection.\n"])
             drop.claim(PROBE, f"{PROBE}.claimed")
             drop.remove(f"{PROBE}.claimed")
-            dropped = next((entry for entry in there if entry.name.lower().endswith(".csv")), None)
+            dropped = next((one for one in there if one.name.lower().endswith(ENDING) and is_plain(one.name)), None)
             if dropped:
                 drop.open(dropped.name)
             opened = "; one that was dropped could be opened" if dropped else ""
@@ -152,11 +155,14 @@ def remove(connection: SftpConnection, leaving: bool = False, user_id: int | Non
 
 def _leave_files(connection: SftpConnection, user_id: int | None) -> None:
     theirs = DroppedFile.connection_id == connection.id
-    for batch in db.session.scalars(select(Batch).join(DroppedFile, DroppedFile.batch_id == Batch.id).where(theirs)):
-        with suppress(NotPossible):  # it runs, or has ended
+    unconfirmed = (
+        select(Batch).join(DroppedFile, DroppedFile.batch_id == Batch.id).where(theirs, Batch.state.in_(UNCONFIRMED))
+    )
+    for batch in db.session.scalars(unconfirmed).all():
+        with suppress(NotPossible):  # somebody was quicker
             discard(batch, user_id)
     here = theirs, IN_HAND | DroppedFile.kept_until.is_not(None)
-    left = {"state": FileState.ENDED, "ended_at": now(), "kept_until": None, "trouble": None}
+    left = {"state": FileState.ENDED, "ended_at": now(), "kept_until": None, "kept_as": None, "trouble": None}
     db.session.execute(update(DroppedFile).where(*here).values(left))
 
 

@@ -1,9 +1,10 @@
 """The files of a connection, one row each: whose turn it is, and what becomes of them."""
 
-import re
+import unicodedata
 from datetime import datetime, timedelta
 
 from sqlalchemy import Row, exists, func, literal, or_, select, update
+from sqlalchemy.orm import aliased
 
 from purge import batches
 from purge.batches import Batch, State
@@ -13,7 +14,7 @@ from purge.pickup.model import DroppedFile, FileState
 
 FAILED_FOR = timedelta(days=30)
 PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
-DRY, ENDING = "dryrun", ".csv"
+DRY, ENDING, MASK = "dryrun", ".csv", "\N{HORIZONTAL ELLIPSIS}"
 MOST_ATTEMPTS = 8  # to read a file
 BATCH_ENDED = (State.FINISHED, State.REFUSED, State.DISCARDED)
 IN_HAND = DroppedFile.state.in_([FileState.CLAIMED, FileState.TAKEN])
@@ -52,7 +53,8 @@ def runnable(runs_up_to) -> tuple:
 
 def is_dry(name: str) -> bool:
     """However it is spelled, and with the (1) that a desktop adds: a trial must not delete."""
-    return DRY in re.sub(r"[\W_]", "", name).lower()
+    plain = unicodedata.normalize("NFKD", name).lower()
+    return DRY in "".join(c for c in plain if c.isascii() and c.isalnum())
 
 
 def has_changed(file: Row, entry: Entry) -> bool:
@@ -72,8 +74,8 @@ def try_again_later(file: Row, **values) -> None:
 
 def note_trouble(file: Row, sentence: str, is_its_own: bool = True) -> None:
     """What kept us from going on with it, until we do; what was no fault of the file's never uses its attempts up."""
-    fewer = {} if is_its_own else {"attempts": min(file.attempts + 1, MOST_ATTEMPTS - 1)}
-    _write(file.id, trouble=sentence[:500], **fewer)
+    given_back = {} if is_its_own else {"attempts": DroppedFile.attempts - 1}
+    _write(file.id, trouble=sentence[:500], **given_back)
 
 
 def begin_attempts(file: Row) -> None:
@@ -87,9 +89,16 @@ def went_well(writer, file: Row) -> None:
     writer.execute(this.values(attempts=0, next_try_at=now(), trouble=None))
 
 
-def keep_until(file: Row, until: datetime) -> None:
+def keep_until(file: Row, until: datetime, kept_as: str) -> None:
     """It stands here before the file stands there."""
-    _write(file.id, kept_until=until)
+    _write(file.id, kept_until=until, kept_as=kept_as)
+
+
+def is_kept(connection_id: int, kept_as: str) -> bool:
+    """Whether a file of this connection is kept there."""
+    with reading(), db.engine.connect() as reader:
+        there = exists().where(DroppedFile.connection_id == connection_id, DroppedFile.kept_as == kept_as)
+        return reader.scalar(select(there))
 
 
 def begin_anew(writer, file_id: int, entry: Entry) -> None:
@@ -97,6 +106,13 @@ def begin_anew(writer, file_id: int, entry: Entry) -> None:
     this = update(DroppedFile).where(DroppedFile.id == file_id)
     noted = {"size": entry.size, "changed": entry.changed, "seen_at": now()}
     writer.execute(this.values(**noted, attempts=0, next_try_at=now(), trouble=None))
+
+
+def overtaken() -> tuple:
+    """Files that wait for a yes because the very same one came before, which has ended since: they may delete nobody any more."""
+    waits, earlier = aliased(Batch), aliased(Batch)
+    same = earlier.content_digest == waits.content_digest, earlier.id < waits.id, earlier.finished_at > waits.created_at
+    return *waiting(), exists().where(waits.id == DroppedFile.batch_id, waits.caution.is_not(None), *same)
 
 
 def discard_batch(file: Row) -> None:
@@ -120,20 +136,18 @@ def refuse(file: Row, sentence: str) -> None:
         decide(writer, file, refusal=sentence, kept_until=now() + FAILED_FOR)
 
 
-def refuse_late(file: Row, sentence: str) -> datetime:
-    """As `refuse`, after it was taken; until when it is kept, which must stand here before the file does there."""
-    kept_until = now() + FAILED_FOR
-    _write(file.id, refusal=sentence, kept_until=kept_until)
-    return kept_until
+def refuse_late(file: Row, sentence: str, **kept) -> None:
+    """As `refuse`, after it was taken."""
+    _write(file.id, refusal=sentence, kept_until=now() + FAILED_FOR, **kept)
 
 
 def decide(writer, file: Row, **values) -> None:
     """What becomes of a claimed file, once and for all; from here on its name holds nothing personal, and its answer's is its own."""
-    masked = _masked(file.name)
+    masked = batches.masked(file.name)
     there = (DroppedFile.state != FileState.ENDED) | DroppedFile.kept_until.is_not(None)
     theirs = DroppedFile.connection_id == file.connection_id, DroppedFile.name != file.name, there
     alike = exists().where(*theirs, func.lower(DroppedFile.name) == func.lower(literal(file.name)))  # a.csv, a.CSV
-    if masked != file.name or writer.scalar(select(alike)):
+    if masked != file.name or MASK in masked or writer.scalar(select(alike)):
         masked = f"{masked[: -len(ENDING)]}-{file.id}{ENDING}"
     this = update(DroppedFile).where(DroppedFile.id == file.id, DroppedFile.state == FileState.CLAIMED)
     decided = {"state": FileState.TAKEN, "name": masked, "attempts": 0, "next_try_at": now(), "trouble": None}
@@ -143,13 +157,15 @@ def decide(writer, file: Row, **values) -> None:
 
 def take_back(file: Row) -> None:
     """Neither its name nor our claim is on the server: its sender took it back, or the folder shows another disk for a moment."""
-    _write(file.id, state=FileState.ENDED, name=_masked(file.name), ended_at=now(), trouble=None)
+    _write(file.id, state=FileState.ENDED, name=batches.masked(file.name), ended_at=now(), trouble=None)
 
 
-def is_here_again(file: Row) -> None:
-    """What had ended stands in the folder under our claim all the same: its answer went elsewhere, or it was never read."""
-    state = FileState.TAKEN if file.batch_id or file.refusal else FileState.CLAIMED
-    _write(file.id, state=state, ended_at=None, attempts=0, next_try_at=now())
+def is_here_again(file: Row, is_read: bool) -> None:
+    """What had ended stands in the folder under our claim all the same: its answer went elsewhere, or it was not read, or in
+    vain."""
+    unread = {"state": FileState.CLAIMED, "batch_id": None, "refusal": None}
+    state = {"state": FileState.TAKEN} if is_read else unread
+    _write(file.id, **state, ended_at=None, kept_until=None, kept_as=None, attempts=0, next_try_at=now())
 
 
 def forget_names() -> None:
@@ -159,13 +175,7 @@ def forget_names() -> None:
 
 def thrown_away(file: Row) -> None:
     """It is kept on the server no longer."""
-    _write(file.id, kept_until=None, trouble=None)
-
-
-def _masked(name: str) -> str:
-    """Without what looks like an address, and still a dry run's where it was one."""
-    masked = batches.masked(name)
-    return masked if is_dry(masked) or not is_dry(name) else f"{masked[: -len(ENDING)]}.{DRY}{ENDING}"
+    _write(file.id, kept_until=None, kept_as=None, trouble=None)
 
 
 def _write(file_id: int, **values) -> None:

@@ -71,6 +71,7 @@ class DroppedFile(db.Model):
     connection_id: Mapped[int] = mapped_column(ForeignKey("sftp_connection.id"), info=ACCOUNT)
     # As on the server until it is taken; from then on without anything in it that looks like an address.
     name: Mapped[str] = mapped_column(String(300), info=keep("masked once the file is taken; forgotten later"))
+    is_dry: Mapped[bool] = mapped_column(default=False, info=ACCOUNT)  # by the name it came with
     size: Mapped[int] = mapped_column(BigInteger, info=ACCOUNT)
     changed: Mapped[int] = mapped_column(BigInteger, info=ACCOUNT)  # the server's seconds since 1970
     seen_at: Mapped[datetime] = mapped_column(default=now, info=ACCOUNT)  # first with this size and time
@@ -84,7 +85,11 @@ class DroppedFile(db.Model):
     runs_up_to: Mapped[int | None] = mapped_column(info=ACCOUNT)
     refusal: Mapped[str | None] = mapped_column(String(500), info=ACCOUNT)  # why it went to failed/, in one sentence
     ended_at: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
-    kept_until: Mapped[datetime | None] = mapped_column(info=ACCOUNT)  # in processed/ or failed/
+    kept_until: Mapped[datetime | None] = mapped_column(info=ACCOUNT)
+    # Where, below the folder: in processed/ or failed/, and under a name that no other file has.
+    kept_as: Mapped[str | None] = mapped_column(
+        String(350), info=keep("masked like the name, and forgotten when it is gone")
+    )
 
     connection: Mapped[SftpConnection] = relationship()
     batch: Mapped[Batch | None] = relationship()

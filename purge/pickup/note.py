@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from sqlalchemy import Row, delete, insert, select, update
 
-from purge.batches import NotPossible
+from purge.batches import Batch, NotPossible, State
 from purge.erasure.engine import among
 from purge.extensions import db, now, reading
 from purge.intake.sftp import Drop, Entry
@@ -13,7 +13,6 @@ from purge.pickup import files
 from purge.pickup.model import DroppedFile, FileState, SftpConnection, claimed
 
 MOST_NAME = 200  # bytes: its answer's name is longer, and servers take 255
-MOST_BYTES = 2**63 - 1  # no database keeps a larger number
 CLAIM = re.compile(r"\.([0-9a-f]{32})\.claimed")
 
 
@@ -28,14 +27,17 @@ def note(connection: Row, drop: Drop) -> None:
         in_hand = {row.claim: row for row in reader.execute(select(DroppedFile.__table__).where(ours, files.IN_HAND))}
         waiting = set(reader.scalars(select(DroppedFile.claim).where(ours, *files.waiting())))
         others = claims.keys() - in_hand.keys()
-        ended = select(DroppedFile.__table__).where(ours, DroppedFile.claim.in_(others))
-        again = reader.execute(ended).all() if others else []
+        overtaken = set(reader.scalars(select(DroppedFile.claim).where(ours, *files.overtaken())))
+        in_vain = (Batch.state == State.DISCARDED) & Batch.stopped_by_id.is_(None)  # by us, who thought it taken back
+        is_read = DroppedFile.batch_id.is_not(None) & ~in_vain | DroppedFile.refusal.is_not(None) & Batch.id.is_(None)
+        ended = select(DroppedFile.id, is_read.label("is_read")).outerjoin(Batch, Batch.id == DroppedFile.batch_id)
+        again = reader.execute(ended.where(ours, DroppedFile.claim.in_(others))).all() if others else []
     for row in again:
-        files.is_here_again(row)
+        files.is_here_again(row, row.is_read)
     left_alone += len(others) - len(again)
     for claim in waiting:
         with suppress(NotPossible):  # somebody was quicker
-            _look_again(drop, in_hand[claim], claims.get(claim))
+            _look_again(drop, in_hand[claim], claims.get(claim), claim in overtaken)
     # One that could not be renamed still has its name, and is in hand all the same.
     being_claimed = {
         row.name for claim, row in in_hand.items() if row.state is FileState.CLAIMED and claim not in claims
@@ -51,7 +53,10 @@ def note(connection: Row, drop: Drop) -> None:
         return
     with db.engine.begin() as writer:
         if new:  # together: there may be ten thousand
-            values = [{"name": entry.name, "size": entry.size, "changed": entry.changed} for entry in new]
+            values = [
+                {"name": one.name, "is_dry": files.is_dry(one.name), "size": one.size, "changed": one.changed}
+                for one in new
+            ]
             writer.execute(insert(DroppedFile).values(connection_id=connection.id), values)
         for id, entry in changed:
             files.begin_anew(writer, id, entry)
@@ -61,13 +66,13 @@ def note(connection: Row, drop: Drop) -> None:
         writer.execute(this.values(left_alone=left_alone, **({"last_file_at": now()} if new else {})))
 
 
-def _look_again(drop: Drop, file: Row, listed: Entry | None) -> None:
+def _look_again(drop: Drop, file: Row, listed: Entry | None, is_overtaken: bool) -> None:
     """A file whose batch waits for a yes: its upload may go on, or its sender take it back. Some servers list times that are not
     quite those that they say of one file."""
-    if listed and not files.has_changed(file, listed):
+    if listed and not files.has_changed(file, listed) and not is_overtaken:
         return
     entry = drop.look(claimed(file.claim))
-    if entry and files.has_changed(file, entry):
+    if entry and (is_overtaken or files.has_changed(file, entry)):
         files.read_again(file, entry)
     elif entry is None and drop.is_gone(claimed(file.claim)):
         files.discard_batch(file)
@@ -80,13 +85,13 @@ def _candidates(drop: Drop) -> tuple[dict[str, Entry], dict[str, Entry], int]:
         if claim := CLAIM.fullmatch(entry.name):
             claims[claim[1]] = entry
         elif entry.name.lower().endswith(files.ENDING):
-            if not (entry.is_file and _is_plain(entry.name) and entry.size <= MOST_BYTES):
+            if not (entry.is_file and is_plain(entry.name)):
                 left_alone += 1
             elif not entry.name.startswith("."):
                 found[entry.name] = entry
     return found, claims, left_alone
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
     """A name and no path, that a person could have typed; what is not UTF-8 came in as surrogates, which do not print."""
     return "/" not in name and "\\" not in name and name.isprintable() and len(name.encode()) <= MOST_NAME

@@ -118,6 +118,9 @@ def _look(connection: Row, drop: Drop, opened, keep_going, looked: Looked) -> No
 
     each(files.answerable(), answer_it)
     each(files.runnable(connection.runs_up_to), lambda file: let_run(drop, file, opened))
+    if looked.ran_out or not _is_as_it_was(connection):
+        looked.ran_out = True
+        return
     old = now() - _age()  # before this look, at the latest
     note(connection, drop)
     ripe = DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED]), DroppedFile.seen_at < old

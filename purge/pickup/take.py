@@ -27,7 +27,7 @@ def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]
     entry = drop.look(claimed(claim))
     if entry is None:
         if not drop.claim(file.name, claimed(claim)):
-            return files.take_back(file) if drop.is_gone(file.name) else None
+            return files.take_back(file)
         entry = drop.look(claimed(claim))
         files.begin_attempts(file)  # what kept us from claiming it says nothing of reading it
     elif file.attempts >= files.MOST_ATTEMPTS:
@@ -83,7 +83,7 @@ def _open(connection: Row, file: Row, copy: BinaryIO) -> Batch:
     batch = batches.open_csv(copy, file.name, Door.SFTP)
     if not batch.encoding_agreed:
         raise customer_csv.Refused("The file is not UTF-8. Save it as CSV UTF-8.")
-    batch.is_dry = files.is_dry(file.name)
+    batch.is_dry = file.is_dry
     batch.caution = None if batch.is_dry else _caution(batch, copy)
     email_column, type_column = columns(batch, connection.email_column)
     batches.map_fields(batch, email_column, encoding_agreed=True, type_column=type_column)
@@ -94,12 +94,22 @@ def _open(connection: Row, file: Row, copy: BinaryIO) -> Batch:
 
 def _caution(batch: Batch, copy: BinaryIO) -> str | None:
     """Why somebody should look before it runs, however few it names."""
+    told = []
     if earlier := _same_content(batch):
-        return f"The very same file was picked up at {earlier.created_at:%-d %b %Y, %H:%M} UTC, as batch {earlier.id}."
+        told.append(
+            f"The very same file was picked up at {earlier.created_at:%-d %b %Y, %H:%M} UTC, as batch {earlier.id}."
+        )
+    if not _ends_a_line(copy):
+        told.append("The file ends within a line, so it may have been cut off, and its last address with it.")
+    return " ".join(told) or None
+
+
+def _ends_a_line(copy: BinaryIO) -> bool:
+    copy.seek(0)
+    mark = copy.read(2)
     copy.seek(-2, os.SEEK_END)
-    if copy.read().strip(b"\0")[-1:] not in (b"\n", b"\r"):  # UTF-16 has a zero on either side
-        return "The file ends within a line, so it may have been cut off, and its last address with it."
-    return None
+    codec = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}.get(mark, "latin-1")  # of UTF-8 a line's end is a byte
+    return copy.read().decode(codec, "replace")[-1:] in ("\n", "\r")
 
 
 def _same_content(batch: Batch) -> Batch | None:
