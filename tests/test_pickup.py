@@ -192,6 +192,15 @@ def test_a_file_that_ends_within_a_line_waits_for_a_yes(drop, connection, encodi
     assert is_whole or "may have been cut off" in batch.caution
 
 
+def test_a_letter_that_holds_the_byte_of_a_line_break_ends_no_line(drop, connection):
+    add_customer("ann@people.com")
+    (drop.files / "people.csv").write_bytes(
+        "Customer Email,Note\nann@people.com,\N{GURMUKHI LETTER A}".encode("utf-16")
+    )
+    look_until_answered(connection)
+    assert db.session.scalar(select(Batch.state)) is State.READY
+
+
 def test_what_waits_for_a_yes_because_it_was_cut_off_is_read_again_when_the_rest_comes(drop, connection):
     add_customer("ann@people.co")
     add_customer("ann@people.com")
