@@ -345,6 +345,23 @@ def test_a_kept_file_at_which_the_server_hangs_slows_nothing_else(app, server, c
         assert connection.failures == 0, "it waits for its next turn"
 
 
+def test_an_upload_that_goes_on_while_it_cannot_be_taken_away_is_told_in_failed(app, server, connection):
+    app.config["DROP_REST_SECONDS"] = 3_600
+    put(server, "people.csv", "ann@people.com")
+    (server.files / "results").mkdir()
+    always(server, "mkdir", errno.ENOSPC)
+    look_until_answered(connection)
+    assert db.session.scalar(select(DroppedFile.kept_as)) == "processed/people-1.csv"
+    (claimed,) = server.files.glob(".*.claimed")
+    with claimed.open("a") as upload:
+        upload.write("ben@people.com\n")
+    server.fault = lambda *_: None
+    look_until_answered(connection)
+    assert (
+        names(server) >= {"failed/people.csv", "failed/people.error.txt"} and not (server.files / "processed").exists()
+    )
+
+
 def test_where_files_cannot_be_renamed_each_is_noted_once(server, connection):
     for number in range(5):
         put(server, f"{number}.csv", f"nobody{number}@people.com")

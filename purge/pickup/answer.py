@@ -28,14 +28,16 @@ def answer(connection: Row, drop: Drop, file: Row) -> None:
         refusal = _refusal_of(file) or _carried_out(drop, file)
         if refusal:
             files.refuse_late(file, refusal)
-    kept_for = files.FAILED_FOR if refusal else _kept_for(connection)
-    kept_as = file.kept_as or (_free_place(file) if refusal else f"{PROCESSED}/{_own_name(file)}")
+    folder, kept_for = (FAILED, files.FAILED_FOR) if refusal else (PROCESSED, _kept_for(connection))
+    kept_as = file.kept_as
+    if not kept_as or not kept_as.startswith(folder):  # it may have gone on since we were to take it away
+        kept_as = _free_place(file) if refusal else f"{PROCESSED}/{_own_name(file)}"
     if kept_for:
         files.keep_until(file, now() + kept_for, kept_as)
     if refusal:
         _tell(drop, kept_as, refusal)
     if kept_for:
-        drop.make_folder(FAILED if refusal else PROCESSED)
+        drop.make_folder(folder)
         drop.move(claimed(file.claim), kept_as)
     else:
         drop.remove(claimed(file.claim))
