@@ -194,7 +194,7 @@ def test_the_search_bar_opens_pages_batches_and_customers_from_the_keyboard(open
     page.keyboard.press("Control+k")
     bar = page.get_by_role("combobox", name="Go to a page, a batch or a customer")
     expect(bar).to_be_focused()
-    expect(page.locator("#offers [role=option]")).to_have_count(9)
+    expect(page.locator("#offers [role=option]")).to_have_count(11)
     page.keyboard.type("Upload tags")
     page.keyboard.press("Enter")  # faster than the answer
     page.wait_for_url("**/settings/upload-tags")
@@ -246,7 +246,7 @@ def test_enter_in_the_search_bar_never_jumps_later_by_itself(open_page):
             page.keyboard.press(key)
         page.get_by_role("heading", level=1).click()
         page.keyboard.press("Control+k")
-        expect(page.locator("#offers [role=option]")).to_have_count(9)
+        expect(page.locator("#offers [role=option]")).to_have_count(11)
         page.wait_for_timeout(300)
         assert page.url.endswith("/batches")
     page.route("**/search/offers", lambda route: route.abort())
