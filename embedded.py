@@ -167,8 +167,7 @@ def _connect_own_drop(place: Place, port: int) -> None:
         pickup.set_private_key(own, pickup.new_private_key())
         db.session.add(own)
         db.session.flush()
-        facts = {"sftp_connection": own.id, "name": own.name, "runs_up_to": own.runs_up_to}
-        audit.record(Act.CONNECTION_ADDED, **facts)
+        audit.record(Act.CONNECTION_ADDED, sftp_connection=own.id, name=own.name, runs_up_to=own.runs_up_to)
     key = place.host_key()
     own.port, own.host_keys = port, [f"{key.get_name()} {key.get_base64()}"]
     place.let_in(own.public_key, "the app itself")

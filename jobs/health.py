@@ -99,7 +99,7 @@ def _audit() -> tuple[bool, str, float]:
         return False, "not known under another LEDGER_KEY than it was begun with", 0
     if flaw:
         return False, f"{flaw} Somebody has changed the database: keep it as it is, and compare it with a backup", 0
-    if batch_id := batches.contradicted(connection):
+    if batch_id := batches.contradicted():
         return False, f"batch {batch_id} says of its end what the trail does not: somebody has changed one of them", 0
     newest = audit.last(connection)
     return True, f"unbroken, and the ledger is what it says; event {newest.number} has the seal {newest.seal.hex()}", 1

@@ -248,6 +248,13 @@ def test_a_folder_that_is_away_for_a_moment_is_not_a_file_taken_back(server, con
     it_ends_well(server, connection)
 
 
+def claim_unread(server, connection) -> None:
+    """What was noted has our claim on the server, and could not be read."""
+    always(server, "open", errno.EIO)
+    try_again(connection)
+    server.fault = lambda *_: None
+
+
 def another_disk(server):
     """The folder is there and empty, as where a disk is not mounted; until what is returned is called."""
     away = server.files.with_name("away")
@@ -267,10 +274,8 @@ def test_a_folder_that_shows_another_disk_for_a_moment_loses_no_file_and_no_answ
     put(server, "people.csv", "ann@people.com")
     for _ in range(looks):
         look(connection)
-    if looks == 1:  # claimed on the server, and not read
-        always(server, "open", errno.EIO)
-        try_again(connection)
-        server.fault = lambda *_: None
+    if looks == 1:
+        claim_unread(server, connection)
     back = another_disk(server)
     for _ in range(3):
         try_again(connection)
@@ -283,9 +288,7 @@ def test_a_folder_that_shows_another_disk_for_a_moment_loses_no_file_and_no_answ
 def test_a_dry_run_that_comes_back_is_still_one(server, connection):
     put(server, "ben@people.dryrun.csv", "ann@people.com")
     look(connection)
-    always(server, "open", errno.EIO)
-    try_again(connection)
-    server.fault = lambda *_: None
+    claim_unread(server, connection)
     back = another_disk(server)
     for _ in range(2):
         try_again(connection)
@@ -300,9 +303,7 @@ def test_a_dry_run_that_comes_back_is_still_one(server, connection):
 def test_a_dry_run_whose_name_was_forgotten_is_still_one(server, connection):
     put(server, "people.dryrun.csv", "ann@people.com")
     look(connection)
-    always(server, "open", errno.EIO)
-    try_again(connection)
-    server.fault = lambda *_: None
+    claim_unread(server, connection)
     back = another_disk(server)
     try_again(connection)
     db.session.execute(update(DroppedFile).values(ended_at=now() - timedelta(days=31)))

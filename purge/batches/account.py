@@ -19,7 +19,7 @@ RATE_CHUNKS = 10
 RATE_SECONDS = 60
 STILL = timedelta(seconds=30)
 RESULTS_BLOCK = 65_536  # characters
-SUMS = [cast(func.sum(getattr(Chunk, outcome)), BigInteger) for outcome in Outcome]  # PostgreSQL would say a decimal
+_SUMS = [cast(func.sum(getattr(Chunk, outcome)), BigInteger) for outcome in Outcome]  # PostgreSQL would say a decimal
 _WAITS = exists().where(Chunk.batch_id == Batch.id, Chunk.state == ChunkState.WAITING)
 _REASONS = {reason.value: reason for reason in (*Reason, *email_address.Problem)}
 
@@ -71,7 +71,7 @@ def progress(batch: Batch) -> Progress:
 def outcomes(batch_ids: list[int]) -> dict[int, dict[Outcome, int]]:
     """Rows by outcome for each of these batches, in one query."""
     counted = dict.fromkeys(batch_ids, dict.fromkeys(Outcome, 0))
-    asked = select(Chunk.batch_id, *SUMS).where(Chunk.batch_id.in_(batch_ids)).group_by(Chunk.batch_id)
+    asked = select(Chunk.batch_id, *_SUMS).where(Chunk.batch_id.in_(batch_ids)).group_by(Chunk.batch_id)
     for batch_id, *rows in db.session.execute(asked):
         counted[batch_id] = dict(zip(Outcome, rows, strict=True))
     return counted
@@ -79,7 +79,7 @@ def outcomes(batch_ids: list[int]) -> dict[int, dict[Outcome, int]]:
 
 def total_outcomes() -> dict[Outcome, int]:
     """Rows by outcome, of all batches together, from the chunks' own totals."""
-    return {outcome: rows or 0 for outcome, rows in zip(Outcome, db.session.execute(select(*SUMS)).one(), strict=True)}
+    return {outcome: rows or 0 for outcome, rows in zip(Outcome, db.session.execute(select(*_SUMS)).one(), strict=True)}
 
 
 def unrecorded() -> int | None:

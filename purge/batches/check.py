@@ -307,8 +307,7 @@ def _plan(batch: Row, token: str) -> None:
         connection.execute(insert(Chunk).values(settled))
         for chunk in chunks:
             connection.execute(insert(Chunk).values(batch_id=batch.id, state=ChunkState.WAITING, **chunk))
-        settled_so = {outcome: rows for outcome, rows in outcomes.items() if rows}
-        told = {"outcomes": settled_so, "planned": planned, "plan": ready["plan_digest"]}
+        told = {"outcomes": outcomes, "planned": planned, "plan": ready["plan_digest"]}
         audit.append(connection, Act.CHECKED, batch_id=batch.id, **told)
         end = None if planned else tell_end(connection, batch.id)
     log_end(end)

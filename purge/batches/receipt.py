@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, exists, func, select
 
-from purge.batches.account import SUMS
-from purge.batches.model import Batch, Chunk, Door, Outcome, PurgeRequest, State
+from purge.batches.account import outcomes
+from purge.batches.model import Batch, Door, PurgeRequest, State
 from purge.evidence import audit, ledger, receipts
 from purge.evidence.audit import Act, AuditEvent, Event
 from purge.extensions import db
@@ -42,8 +42,8 @@ def tell_end(connection: Connection, batch_id: int) -> AuditEvent | None:
     if audit.tells(connection, batch_id, Act.FINISHED):
         return None
     told = _told(audit.of_batch(connection, batch_id))
-    outcomes = {"outcomes": told["outcomes"]} if _is_whole(told) else {}
-    return audit.append(connection, Act.FINISHED, batch_id=batch_id, **outcomes)
+    facts = {"outcomes": told["outcomes"]} if _is_whole(told) else {}
+    return audit.append(connection, Act.FINISHED, batch_id=batch_id, **facts)
 
 
 def log_end(event: AuditEvent | None) -> None:
@@ -69,16 +69,17 @@ def receipt(batch: Batch) -> Receipt | None:
     return Receipt({"format": FORMAT, "batch": batch.id, **told} if _is_whole(told) else {})
 
 
-def contradicted(connection: Connection) -> int | None:
+def contradicted() -> int | None:
     """A batch that says of its end something else than the audit trail does, or that has ended since the trail began, and the
     trail does not know it."""
+    connection = db.session.connection()
     ends = audit.of_act(connection, Act.FINISHED)
     while block := list(islice(ends, BLOCK)):
         told = {end.batch_id: Counter(end.facts["outcomes"]) for end in block if "outcomes" in end.facts}
-        for found in (_by_requests(connection, told), _by_chunks(connection, told)):
-            for batch_id in told:
-                if found[batch_id] != told[batch_id]:
-                    return batch_id
+        by_requests, by_chunks = _by_requests(connection, told), outcomes([*told])
+        for batch_id, ended_so in told.items():
+            if not (by_requests[batch_id] == ended_so == Counter(by_chunks[batch_id])):
+                return batch_id
     begun = audit.begun(connection)
     known = exists().where(AuditEvent.batch_id == Batch.id, AuditEvent.act == Act.FINISHED)
     ended = Batch.state == State.FINISHED, Batch.id > (begun.facts["last_batch"] if begun else 0), ~known
@@ -93,14 +94,6 @@ def _by_requests(connection: Connection, ids: Iterable[int]) -> dict[int, Counte
     return found
 
 
-def _by_chunks(connection: Connection, ids: Iterable[int]) -> dict[int, Counter[str]]:
-    summed = select(Chunk.batch_id, *SUMS).where(Chunk.batch_id.in_(ids)).group_by(Chunk.batch_id)
-    found = defaultdict(Counter)
-    for batch_id, *sums in connection.execute(summed):
-        found[batch_id] = Counter({outcome: rows for outcome, rows in zip(Outcome, sums, strict=True) if rows})
-    return found
-
-
 def _is_whole(told: dict[str, Any] | None) -> bool:
     return bool(told) and sum(told["outcomes"].values()) == told.get("rows")
 
@@ -109,18 +102,15 @@ def _told(events: Iterable[Event]) -> dict[str, Any] | None:
     """What a batch's events tell up to its end, added up; None when one of them is not what was written, nothing when nobody can
     say."""
     told = dict.fromkeys(("came_in_at", "came_in_by", "confirmed_at", "confirmed_by", "cancelled_by"))
-    outcomes, erased, entered = Counter(), Counter(), 0
+    came_of_it, erased, entered = Counter(), Counter(), 0
     for event in events:
         if not event.is_sealed:
             return None if event.is_sealed is False else {}
         facts, at = event.facts, event.at.isoformat()
         if "rows" in facts:  # it came in, or one customer was confirmed at once
-            told |= {
-                "came_in_at": at,
-                "came_in_by": event.by,
-                **{name: facts[name] for name in CAME_IN if name in facts},
-            }
-        outcomes.update(facts.get("outcomes", {}) if event.act in (Act.CHECKED, Act.CHUNK) else {})
+            told |= {"came_in_at": at, "came_in_by": event.by} | {key: facts[key] for key in CAME_IN if key in facts}
+        if event.act in (Act.CHECKED, Act.CHUNK):
+            came_of_it.update(facts["outcomes"])
         match event.act:
             case Act.CONFIRMED:
                 told |= {"confirmed_at": at, "confirmed_by": event.by}
@@ -133,4 +123,4 @@ def _told(events: Iterable[Event]) -> dict[str, Any] | None:
             case Act.FINISHED:
                 told |= {"ended_at": at, "audit_event": {"number": event.number, "seal": event.seal.hex()}}
                 break
-    return told | {"outcomes": dict(outcomes), "erased": dict(erased), "entered_in_ledger": ledger.as_text(entered)}
+    return told | {"outcomes": dict(came_of_it), "erased": dict(erased), "entered_in_ledger": ledger.as_text(entered)}

@@ -161,38 +161,39 @@ def _purge(connection: Connection, chunk: Row) -> dict:
     requests = connection.execute(
         select(PurgeRequest.row_number, PurgeRequest.customer_id, PurgeRequest.fingerprint).where(_pending(chunk))
     ).all()
-    ids = [request.customer_id for request in requests]
-    there = select(Customer.id, Customer.email_key).where(among(Customer.id, ids, connection))
-    keys = dict(connection.execute(there.order_by(Customer.id).with_for_update()).all())  # in order: no deadlock
-    gone = [request for request in requests if request.customer_id not in keys]
-    changed = [
-        request
-        for request in requests
-        if request.customer_id in keys and fingerprint(keys[request.customer_id]) != request.fingerprint
-    ]
-    # Who was chosen from their profile is meant, whoever else has the address.
-    sharing = set() if chunk.door is Door.FORM else _sharing(connection, list(keys))
-    shared = [request for request in requests if request.customer_id in sharing and request not in changed]
-    spared = {request.customer_id for request in (*gone, *changed, *shared)}
-    going = [id for id in ids if id not in spared]
+    there = _there(connection, [request.customer_id for request in requests])
+    gone, changed, shared, going = [], [], [], []
+    for request in requests:
+        customer = there.get(request.customer_id)
+        if customer is None:
+            gone.append(request)
+        elif fingerprint(customer.email_key) != request.fingerprint:
+            changed.append(request)
+        elif customer.is_shared and chunk.door is not Door.FORM:  # whom somebody chose from the profile is meant
+            shared.append(request)
+        else:
+            going.append(request)
+    ids = [request.customer_id for request in going]
     with search_index.erasing(connection):
-        erased = erase(connection, read_map(db.metadata), going) if going else {}
+        erased = erase(connection, read_map(db.metadata), ids) if ids else {}
     _end(connection, chunk, Outcome.ALREADY_PURGED, Reason.GONE, gone)
     _end(connection, chunk, Outcome.CHANGED, Reason.ADDRESS_CHANGED, changed)
     _end(connection, chunk, Outcome.HELD, Reason.SHARED_ADDRESS, shared)
     _end(connection, chunk, Outcome.PURGED)
     purged, moment = select(PurgeRequest.fingerprint, PurgeRequest.batch_id), now()
     enter(connection, purged.where(*_requests(chunk), PurgeRequest.outcome == Outcome.PURGED), moment)
-    entries = ((one.fingerprint, chunk.batch_id, moment) for one in requests if one.customer_id not in spared)
-    spared_for = {Outcome.ALREADY_PURGED: len(gone), Outcome.CHANGED: len(changed), Outcome.HELD: len(shared)}
-    return {"outcomes": {Outcome.PURGED: len(going), **spared_for}, "erased": erased, "entered": ledger.digest(entries)}
+    entered = ledger.digest((request.fingerprint, chunk.batch_id, moment) for request in going)
+    spared = {Outcome.ALREADY_PURGED: len(gone), Outcome.CHANGED: len(changed), Outcome.HELD: len(shared)}
+    return {"outcomes": {Outcome.PURGED: len(going), **spared}, "erased": erased, "entered": entered}
 
 
-def _sharing(connection: Connection, ids: list[int]) -> set[int]:
-    """Those of these customers whose address another has by now: nobody can say whom the request meant."""
+def _there(connection: Connection, ids: list[int]) -> dict[int, Row]:
+    """Those of these customers who are still there, locked; each with whether another has their address by now."""
     other = aliased(Customer)
-    another = exists().where(other.email_key == Customer.email_key, other.id != Customer.id)
-    return set(connection.scalars(select(Customer.id).where(among(Customer.id, ids, connection), another)))
+    is_shared = exists().where(other.email_key == Customer.email_key, other.id != Customer.id).label("is_shared")
+    asked = select(Customer.id, Customer.email_key, is_shared).where(among(Customer.id, ids, connection))
+    locked = asked.order_by(Customer.id).with_for_update()  # in order: no deadlock
+    return {customer.id: customer for customer in connection.execute(locked)}
 
 
 def _cancel(connection: Connection, chunk: Row) -> dict:

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, Row, String, Text, exists, insert, select
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Row, Select, String, Text, exists, insert, select
 from sqlalchemy import event as happens
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -102,7 +102,7 @@ def record(act: Act, by: int | None = None, batch_id: int | None = None, **facts
         raise RuntimeError("nothing is being done that the event could tell of")
     of, recorded = session.info.get("audit", (None, []))
     recorded = recorded if of is begun else []
-    session.info["audit"] = begun, [*recorded, {"act": act, "by": by or _acting.get(), "batch_id": batch_id, **facts}]
+    session.info["audit"] = begun, [*recorded, {"act": act, "by": by, "batch_id": batch_id, **facts}]
 
 
 @happens.listens_for(db.session, "before_commit")
@@ -119,7 +119,8 @@ def append(
 ) -> AuditEvent:
     """Add an event, as the last thing a transaction does: until it ends, nobody else adds one. Raises ledger.OtherKey."""
     one_at_a_time(connection, _TURN)
-    ledger.refuse_other_key(connection)
+    if ledger.has_other_key(connection):
+        raise ledger.OtherKey
     number, before = connection.execute(select(*_PLACE).order_by(_PLACE[0].desc()).limit(1)).first() or (0, b"")
     line = {"act": act, "at": now().isoformat(), "by": by or _acting.get(), "batch_id": batch_id, "facts": facts}
     told = json.dumps({"number": number + 1, **line}, sort_keys=True, separators=(",", ":"))
@@ -134,7 +135,7 @@ def begin(connection: Connection, last_batch: int) -> None:
     is accepted, and told."""
     one_at_a_time(connection, _TURN)  # or a chunk that ends meanwhile would be in neither
     told = {"ledger": ledger.as_text(ledger.digest_of_all(connection)), "last_batch": last_batch}
-    append(connection, Act.BEGUN, changed=_changed(connection), **told)
+    append(connection, Act.BEGUN, changed=_read_whole(connection)[0], **told)
 
 
 def begun(connection: Connection) -> Event | None:
@@ -176,64 +177,62 @@ def flaw(connection: Connection) -> str | None:
     """
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    newest = begun(connection)
+    changed, newest, entered = _read_whole(connection)
     if newest is None:
         return "There is no beginning of the audit trail under this LEDGER_KEY."
-    changed = [number for number in _changed(connection) if number not in newest.facts["changed"]]
-    if changed:
-        return f"Of the audit trail, event {changed[0]} is not what was written, or is missing."
-    since = _with_before(AuditEvent.number >= newest.number, AuditEvent.act.in_([Act.BEGUN, Act.CHUNK]))
-    people = sum(int(event.facts["ledger"], 16) for event in _read(connection, since) if event.is_sealed)
-    if ledger.as_text(people) != ledger.as_text(ledger.digest_of_all(connection)):
+    if since := [number for number in changed if number not in newest.facts["changed"]]:
+        return f"Of the audit trail, event {since[0]} is not what was written, or is missing."
+    if ledger.as_text(entered) != ledger.as_text(ledger.digest_of_all(connection)):
         return "The ledger is not what the audit trail says was entered."
     return None
 
 
-def _changed(connection: Connection) -> list[int]:
-    """The numbers of events that are not what was written, or that are missing, from the first one under this key on."""
-    changed, expected = [], 1
+def _read_whole(connection: Connection) -> tuple[list[int], Event | None, int]:
+    """The numbers of events that are not what was written, or that are missing; where the trail last began under this key; and
+    what it says of the ledger since, added up."""
+    changed, expected, newest, entered = [], 1, None, 0
     for event in _read(connection, _with_before().order_by(AuditEvent.number)):
         if event.number > expected:
             changed.append(expected)  # and whatever is missing after it
         expected = max(expected, event.number + 1)
         if event.is_sealed is False:
             changed.append(event.number)
-    return changed
+        elif event.act == Act.BEGUN:
+            newest, entered = event, int(event.facts["ledger"], 16)
+        elif event.act == Act.CHUNK:
+            entered += int(event.facts["ledger"], 16)
+    return changed, newest, entered
 
 
 def _beginnings(connection: Connection) -> list[Event]:
     """Where the trail began under this key, the first time first."""
-    asked = _with_before(AuditEvent.act == Act.BEGUN).order_by(AuditEvent.number)
-    return [event for event in _read(connection, asked, since=0) if event.is_sealed]
+    key, asked = key_for("audit trail"), _with_before(AuditEvent.act == Act.BEGUN).order_by(AuditEvent.number)
+    return [event for row in connection.execute(asked) if (event := _as_written(key, row))]
 
 
-def _with_before(*conditions: ColumnElement[bool]):
+def _with_before(*conditions: ColumnElement[bool]) -> Select:
     before = AuditEvent.__table__.alias("before")
     asked = select(AuditEvent.__table__, before.c.seal.label("before"))
     return asked.outerjoin(before, before.c.number == AuditEvent.number - 1).where(*conditions)
 
 
-def _read(connection: Connection, asked, since: int | None = None) -> Iterator[Event]:
-    key = key_for("audit trail")
-    if since is None:
-        since = next((event.number for event in _beginnings(connection)), None)
+def _read(connection: Connection, asked: Select) -> Iterator[Event]:
+    key, first = key_for("audit trail"), next(iter(_beginnings(connection)), None)
     for row in connection.execute(asked.execution_options(yield_per=1_000)):
-        told = _as_written(key, row)
-        if told is None:
-            is_ours = since is not None and (row.number >= since or row.number < 1)
-            yield Event(row.number, row.seal, False if is_ours else None)
-        else:
-            yield Event(seal=row.seal, is_sealed=True, **told | {"at": datetime.fromisoformat(told["at"])})
+        is_ours = first is not None and (row.number >= first.number or row.number < 1)
+        yield _as_written(key, row) or Event(row.number, row.seal, is_sealed=False if is_ours else None)
 
 
-def _as_written(key: bytes, row: Row) -> dict[str, Any] | None:
-    """What the event tells; None when it is not what was written, or does not follow from the one before."""
+def _as_written(key: bytes, row: Row) -> Event | None:
+    """None when it is not what was written, or does not follow from the one before."""
     if not (isinstance(row.seal, bytes) and isinstance(row.told, str) and isinstance(row.before, bytes | None)):
         return None  # SQLite keeps anything in any column
     if not hmac.compare_digest(row.seal, _seal(key, row.before or b"", row.told)):
         return None
     told = json.loads(row.told)
-    return told if (told["number"], told["act"], told["batch_id"]) == (row.number, row.act, row.batch_id) else None
+    if (told["number"], told["act"], told["batch_id"]) != (row.number, row.act, row.batch_id):
+        return None
+    return Event(seal=row.seal, is_sealed=True, **told | {"at": datetime.fromisoformat(told["at"])})
 
 
 def _seal(key: bytes, before: bytes, told: str) -> bytes:

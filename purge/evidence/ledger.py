@@ -48,12 +48,6 @@ def has_other_key(connection: Connection) -> bool:
     return known != fingerprinter()("") if known else is_written(connection)
 
 
-def refuse_other_key(connection: Connection) -> None:
-    """Raises OtherKey."""
-    if has_other_key(connection):
-        raise OtherKey
-
-
 def adopt_key(connection: Connection, even_if_written: bool = False) -> bool:
     """From now on the ledger has our key, and had another or none; where people stand in it already, only if we are told to."""
     known, ours = connection.scalar(select(LedgerKey.fingerprint)), fingerprinter()("")

@@ -170,7 +170,7 @@ class Drop:
 
     def open(self, name: str) -> None:
         """As `read` would, to see whether the server lets us."""
-        with self._told("read a file"):
+        with self._told("read a file", missing="it"):
             self._client.open(self._path(name), "rb").close()
 
     def read(self, entry: Entry, into: BinaryIO, max_bytes: int) -> None:
@@ -179,7 +179,7 @@ class Drop:
             raise TooLarge(f"The file is larger than {max_bytes / 1e6:,.0f} MB. Send it in parts.")
         read, began = 0, time.monotonic()
         most = WAIT_SECONDS + entry.size / SLOWEST
-        with self._told("read a file", most), self._client.open(self._path(entry.name), "rb") as remote:
+        with self._told("read a file", most, missing="it"), self._client.open(self._path(entry.name), "rb") as remote:
             remote.prefetch(entry.size, max_concurrent_requests=REQUESTS_AHEAD)
             while block := remote.read(BLOCK_BYTES):
                 read += len(block)
@@ -242,7 +242,7 @@ class Drop:
         return f"{self._folder}/{name}".rstrip("/") or "/"
 
     @contextmanager
-    def _told(self, what: str, seconds: float | None = None) -> Iterator[None]:
+    def _told(self, what: str, seconds: float | None = None, missing: str = "the folder") -> Iterator[None]:
         """Errors as sentences: what ends the connection, and what the server only would not do. After so long we hang up."""
         try:
             with _deadline(seconds or WAIT_SECONDS, self._client.get_channel().get_transport().close):
@@ -252,7 +252,6 @@ class Drop:
         except (paramiko.SFTPError, UnicodeError):
             raise Unreachable(f"{self._host} does not speak SFTP as it should, asked to {what}.") from None
         except FileNotFoundError:
-            missing = "the folder" if what != "read a file" else "it"
             raise NotAllowed(f"{self._host} would not {what}: {missing} is not there.") from None
         except OSError as error:
             if self._client.get_channel().closed:

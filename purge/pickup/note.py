@@ -26,15 +26,9 @@ def note(connection: Row, drop: Drop) -> None:
         known = {row.name: row for row in reader.execute(seen)}
         in_hand = {row.claim: row for row in reader.execute(select(DroppedFile.__table__).where(ours, files.IN_HAND))}
         waiting = set(reader.scalars(select(DroppedFile.claim).where(ours, *files.waiting())))
-        others = claims.keys() - in_hand.keys()
         overtaken = set(reader.scalars(select(DroppedFile.claim).where(ours, *files.overtaken())))
-        in_vain = (Batch.state == State.DISCARDED) & Batch.stopped_by_id.is_(None)  # by us, who thought it taken back
-        is_read = DroppedFile.batch_id.is_not(None) & ~in_vain | DroppedFile.refusal.is_not(None) & Batch.id.is_(None)
-        ended = select(DroppedFile.id, is_read.label("is_read")).outerjoin(Batch, Batch.id == DroppedFile.batch_id)
-        again = reader.execute(ended.where(ours, DroppedFile.claim.in_(others))).all() if others else []
-    for row in again:
-        files.is_here_again(row, row.is_read)
-    left_alone += len(others) - len(again)
+    strangers = claims.keys() - in_hand.keys()
+    left_alone += len(strangers) - _bring_back(connection, strangers)
     for claim in waiting:
         with suppress(NotPossible):  # somebody was quicker
             _look_again(drop, in_hand[claim], claims.get(claim), claim in overtaken)
@@ -64,6 +58,21 @@ def note(connection: Row, drop: Drop) -> None:
         writer.execute(delete(DroppedFile).where(these, DroppedFile.state == FileState.SEEN))
         this = update(SftpConnection).where(SftpConnection.id == connection.id)
         writer.execute(this.values(left_alone=left_alone, **({"last_file_at": now()} if new else {})))
+
+
+def _bring_back(connection: Row, strangers: set[str]) -> int:
+    """Of claims that nobody has in hand those that are ours all the same are in hand again; how many."""
+    if not strangers:
+        return 0
+    in_vain = (Batch.state == State.DISCARDED) & Batch.stopped_by_id.is_(None)  # by us, who thought it taken back
+    is_read = DroppedFile.batch_id.is_not(None) & ~in_vain | DroppedFile.refusal.is_not(None) & Batch.id.is_(None)
+    ended = select(DroppedFile.id, is_read.label("is_read")).outerjoin(Batch, Batch.id == DroppedFile.batch_id)
+    theirs = DroppedFile.connection_id == connection.id, DroppedFile.claim.in_(strangers)
+    with reading(), db.engine.connect() as reader:
+        found = reader.execute(ended.where(*theirs)).all()
+    for row in found:
+        files.is_here_again(row, row.is_read)
+    return len(found)
 
 
 def _look_again(drop: Drop, file: Row, listed: Entry | None, is_overtaken: bool) -> None:
