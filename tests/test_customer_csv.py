@@ -118,6 +118,8 @@ def test_unusual_line_separators_inside_a_cell_end_no_line():
         (b"Email\n" + b"\n" * 3 + b"a@b.com\xff\x81\n", "Line 5 holds bytes that are neither"),
         (b"\xef\xbb\xbfEmail\nzo\xeb@b.com\n", "Line 2 holds bytes that are not UTF-8"),
         (b"\xff\xfeE\0m\0a\0\n\0\x00\xd8a\0", "not UTF-16"),
+        (b"Email\na@b.com\n" + b"\n" * 2_000_001 + b"b@b.com\n", "more than 2,000,000 blank rows"),
+        (b"\n" * 2_000_001 + b"Email\na@b.com\n", "empty"),
         (b"ann@people.com\nben@people.com\n", "first row holds an e-mail address"),
         (",".join(f"c{n}" for n in range(1_001)).encode() + b"\na\n", "1,000 columns"),
     ],

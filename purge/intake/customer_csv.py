@@ -17,6 +17,7 @@ NEEDS_AGREEMENT = "windows-1252"  # any bytes read as something in it, so a pers
 MAX_COLUMNS = 1_000
 MAX_CELL = 32_767  # characters; what a spreadsheet itself can hold
 MAX_LINE = 1_000_000  # characters
+MAX_BLANK_ROWS = 2_000_000  # a spreadsheet has room for half of them
 DELIMITERS = ",;\t|"
 SAMPLE_BYTES = 65_536
 SAMPLE_ROWS = 100
@@ -134,6 +135,8 @@ def _inspect_as(encoding: str, delimiter: str, stream: BinaryIO, max_bytes: int,
                 raise Refused(f"The file has more than {max_rows:,} rows. Send it in parts.")
         else:
             trailing += 1
+            if blank + trailing > MAX_BLANK_ROWS:
+                raise Refused(f"The file has more than {MAX_BLANK_ROWS:,} blank rows. Remove them.")
     if not rows:
         raise Refused("The file has a header but no data rows.")
     return Shape(encoding, delimiter, header, rows, blank)
@@ -142,7 +145,7 @@ def _inspect_as(encoding: str, delimiter: str, stream: BinaryIO, max_bytes: int,
 def _header(records: Iterator[list[str]]) -> tuple[int, tuple[str, ...]]:
     """The first row that is not blank, and its number; blank cells at its end are trailing separators."""
     numbered = ((number, [cell.strip() for cell in cells]) for number, cells in enumerate(records, 1))
-    number, names = next((one for one in numbered if any(one[1])), (0, []))
+    number, names = next((one for one in islice(numbered, MAX_BLANK_ROWS) if any(one[1])), (0, []))
     while names and not names[-1]:
         names.pop()
     if not names:
