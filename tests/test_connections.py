@@ -178,7 +178,18 @@ def test_only_an_admin_changes_a_connection(signed_in, openssh, role):
     connection = connect(openssh)
     browser, page = signed_in(role), f"{EVERY}/{connection.id}"
     assert browser.get(page).status_code == 200 and "Test connection" not in browser.get(page).text
-    for path in ("", "/edit", "/test", "/pause", "/resume", "/look", "/remove", "/host-keys", "/host-keys/fetch"):
+    for path in (
+        "",
+        "/edit",
+        "/test",
+        "/pause",
+        "/resume",
+        "/look",
+        "/remove",
+        "/key",
+        "/host-keys",
+        "/host-keys/fetch",
+    ):
         assert browser.post(f"{page}{path}" if path else EVERY, FIELDS, page="/batches").status_code in (403, 400)
     assert db.session.get(SftpConnection, connection.id).paused_at is None
 
@@ -302,6 +313,18 @@ def test_this_installations_own_server_keeps_its_place_whatever_is_sent(admin, o
     db.session.expire_all()
     assert (connection.host, connection.runs_up_to, connection.private_key) == ("127.0.0.1", 5, before)
     assert admin.post(f"{page}/host-keys", {"key": connection.host_keys[0]}, page=page).status_code == 403
+    assert admin.post(f"{page}/key", page=page).status_code == 403
+
+
+def test_a_new_key_signs_in_as_soon_as_the_server_knows_it(admin, openssh):
+    connection = connect(openssh)
+    page, before = f"{EVERY}/{connection.id}", (connection.private_key, connection.public_key)
+    assert "A new key was made" in words(admin.get(admin.post(f"{page}/key", page=page).location))
+    db.session.expire_all()
+    assert connection.paused_at and connection.private_key != before[0] and connection.public_key != before[1]
+    assert [step.title for step in pickup.test(connection) if not step.is_well] == ["Sign in"]
+    openssh.let_in(connection.public_key)
+    assert all(step.is_well for step in pickup.test(connection))
 
 
 def test_many_files_have_pages_and_a_stuck_one_says_why(admin, openssh):

@@ -479,6 +479,11 @@ def test_a_key_sealed_under_another_secret_is_said_in_words(app, server, connect
     assert "sealed under another SECRET_KEY" in connection.last_error
     steps = pickup.test(connection)
     assert not steps[-1].is_well and "SECRET_KEY" in steps[-1].words and admin
+    page = f"/settings/sftp-connections/{connection.id}"
+    admin.post(f"{page}/key", page=page)
+    db.session.expire_all()
+    server.let_in(connection.public_key)
+    assert all(step.is_well for step in pickup.test(connection))
 
 
 def test_a_connection_to_a_server_that_is_no_more_can_be_removed(server, connection, signed_in):

@@ -537,11 +537,14 @@ def test_nobodys_name_is_in_the_sentence_about_a_file_without_a_header(drop, con
 
 
 def test_a_connection_that_brings_files_nobody_can_use_is_marked(drop, connection, signed_in):
+    add_customer("ann@people.com")
     for name in ("monday.csv", "tuesday.csv"):
         put(drop, name, "x", header="Name")
+    put(drop, "numbers.csv", "4711", "4712")
+    put(drop, "mixed.csv", "4711", "ann@people.com")
     look_until_answered(connection)
     assert (
-        "has brought 2 files since yesterday that cannot be used"
+        "has brought 3 files since yesterday that cannot be used"
         in signed_in().get(f"/settings/sftp-connections/{connection.id}").text
     )
     db.session.execute(update(DroppedFile).values(ended_at=now() - timedelta(days=2)))

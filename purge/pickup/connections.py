@@ -9,10 +9,11 @@ from datetime import timedelta
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy import Row, delete, exists, func, select, update
 
 from purge.batches import Batch, NotPossible, discard
 from purge.batches.control import UNCONFIRMED
+from purge.batches.model import Chunk
 from purge.extensions import db, now
 from purge.intake import sftp
 from purge.intake.sftp import Address, OurOwn, Trouble
@@ -55,7 +56,9 @@ def address(connection: SftpConnection | Row) -> Address:
     try:
         private = Seal("sftp").open(connection.private_key, "private_key").decode()
     except InvalidTag:
-        raise OurOwn("The private key was sealed under another SECRET_KEY. Paste it, or another, under Edit.") from None
+        raise OurOwn(
+            "The private key was sealed under another SECRET_KEY. Make a new one, or paste one under Edit."
+        ) from None
     keys = tuple(connection.host_keys)
     return Address(connection.host, connection.port, connection.username, private, keys)
 
@@ -197,18 +200,23 @@ def worries(connection: SftpConnection) -> list[str]:
         found.append("has failed for long")
     if connection.silent_hours and _last_heard(connection) < now() - timedelta(hours=connection.silent_hours):
         found.append(f"has brought no file for more than {connection.silent_hours} hours")
-    lately = DroppedFile.batch_id.is_(None), DroppedFile.refusal.is_not(None), DroppedFile.ended_at > now() - A_DAY
-    theirs = DroppedFile.connection_id == connection.id
-    if refused := db.session.scalar(select(func.count()).select_from(DroppedFile).where(theirs, *lately)):
-        found.append(
-            f"has brought {refused:,} {'file' if refused == 1 else 'files'} since yesterday that cannot be used"
-        )
+    if unusable := _unusable(connection):
+        files = "file" if unusable == 1 else "files"
+        found.append(f"has brought {unusable:,} {files} since yesterday that cannot be used")
     return found
 
 
 def worrying() -> int:
     """How many connections somebody should look at."""
     return sum(bool(worries(connection)) for connection in every())
+
+
+def _unusable(connection: SftpConnection) -> int:
+    """How many files since yesterday were refused, or have no row with an e-mail address."""
+    refused = DroppedFile.batch_id.is_(None) & DroppedFile.refusal.is_not(None)
+    invalid = exists().where(Batch.id == DroppedFile.batch_id, Chunk.batch_id == Batch.id, Chunk.invalid == Batch.rows)
+    lately = DroppedFile.connection_id == connection.id, DroppedFile.ended_at > now() - A_DAY
+    return db.session.scalar(select(func.count()).select_from(DroppedFile).where(*lately, refused | invalid))
 
 
 def _last_heard(connection: SftpConnection):

@@ -164,6 +164,22 @@ def pin(connection_id: int):
     return _committed(connection, Act.CONNECTION_PINNED, told, keys=[*map(sftp.fingerprint, connection.host_keys)])
 
 
+@blueprint.post("/<int:connection_id>/key")
+def make_key(connection_id: int):
+    """In the place of the one there is, which the server lets in until its owner takes it out."""
+    connection = _fetch(connection_id)
+    if connection.is_embedded:
+        abort(403)
+    pickup.set_private_key(connection, pickup.new_private_key())
+    pickup.pause(connection)
+    told = (
+        "A new key was made, and it is paused: the server does not know the key yet. "
+        "Have its public half, below, put there, test the connection, then start picking up."
+    )
+    facts = {"changed": ["private_key"], "runs_up_to": connection.runs_up_to, "paused": True}
+    return _committed(connection, Act.CONNECTION_CHANGED, told, **facts)
+
+
 @blueprint.post("/<int:connection_id>/pause")
 def pause(connection_id: int):
     return _moved(connection_id, pickup.pause, Act.CONNECTION_PAUSED)
