@@ -51,7 +51,7 @@ def measure(folder: Path, customers: int, rows: int, runs: int, say: Callable[[s
                 raw.append(raw_sql(environ, files.usual))
             for measured, workers in ((one, 1), (two, 2)):
                 with copied() as environ:
-                    measured.append(river(environ, files.usual, workers))
+                    measured.append(river(environ, files.usual, workers=workers))
             say(
                 f"PostgreSQL, run {number}: raw SQL {raw[-1]:.1f} s, app {_whole(one[-1]):.1f} s, {_whole(two[-1]):.1f} s"
             )
@@ -75,9 +75,9 @@ def measure(folder: Path, customers: int, rows: int, runs: int, say: Callable[[s
     return [told, *_lines(rows, raw, one, two, sized, loop, each), *crowd.lines(one, alone, among)]
 
 
-def river(environ: Mapping[str, str], file: Path, workers: int = 1) -> dict:
+def river(environ: Mapping[str, str], *files: Path, workers: int = 1) -> dict:
     """What benchmark.river says, in a process of its own."""
-    command = [sys.executable, "-m", "benchmark.river", str(file), str(workers)]
+    command = [sys.executable, "-m", "benchmark.river", str(workers), *map(str, files)]
     env = {**os.environ, **environ}
     return json.loads(
         subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT, env=env).stdout

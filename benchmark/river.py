@@ -1,4 +1,4 @@
-"""The app's own way, in a process of its own: python -m benchmark.river CSV [WORKERS], on the installation of the environment."""
+"""The app's own way, in a process of its own: python -m benchmark.river WORKERS CSV ..., on the installation of the environment."""
 
 import json
 import os
@@ -23,25 +23,34 @@ from purge.intake import customer_csv
 STATEMENT = re.compile(r'(?:(UPDATE)|(INSERT) INTO|(DELETE|SELECT).*?\bFROM|(\w+))\s*"?(\w+)?', re.DOTALL)
 
 
-def main(file: str, workers: str = "1") -> dict:
-    """Seconds for upload, verdicts alone, check and run, and of the run's outside SQL; peak memory in MB; queries of a progress poll."""
-    app = create_app()
-    with app.app_context():
-        uploaded, batch_id = _timed(_upload, Path(file))
-        judged, _ = _timed(_judge, Path(file))
-        checked, _ = _timed(batches.check, batch_id)
-        batch = db.session.get(Batch, batch_id, populate_existing=True)
-        if batch.state is State.READY:
-            batches.confirm(batch, batch.plan_digest, str(batch.planned))
-        db.session.commit()
-        with _in_sql() as sql:
-            run, _ = _timed(_run, batch_id, int(workers))
-        batch = db.session.get(Batch, batch_id)
-        outcomes = batches.progress(batch).outcomes
-        told = {"upload": uploaded, "judged": judged, "check": checked, "run": run}
-        told |= {"outside": run - sql.total(), "statements": sql, "peak": peak(), "poll": _queries_of_a_poll(batch_id)}
-        assert sum(outcomes.values()) == batch.rows and batch.state is State.FINISHED
-        return told | {"rows": batch.rows, "purged": outcomes["purged"]}
+def main(workers: str, *files: str) -> dict:
+    """For all the files together: seconds for upload, verdicts alone, check and run, and of the run's outside SQL; peak memory in MB;
+    queries of a progress poll."""
+    sums, statements = Counter(), Counter()
+    with create_app().app_context():
+        for file in files:
+            one, sql, batch_id = _one(Path(file), int(workers))
+            sums.update(one)
+            statements.update(sql)
+        told = {"files": len(files), "outside": sums["run"] - statements.total(), "statements": statements}
+        return dict(sums) | told | {"peak": peak(), "poll": _queries_of_a_poll(batch_id)}
+
+
+def _one(file: Path, workers: int) -> tuple[dict, Counter, int]:
+    uploaded, batch_id = _timed(_upload, file)
+    judged, _ = _timed(_judge, file)
+    checked, _ = _timed(batches.check, batch_id)
+    batch = db.session.get(Batch, batch_id, populate_existing=True)
+    if batch.state is State.READY:
+        batches.confirm(batch, batch.plan_digest, str(batch.planned))
+    db.session.commit()
+    with _in_sql() as sql:
+        run, _ = _timed(_run, batch_id, workers)
+    batch = db.session.get(Batch, batch_id)
+    outcomes = batches.progress(batch).outcomes
+    assert sum(outcomes.values()) == batch.rows and batch.state is State.FINISHED
+    told = {"upload": uploaded, "judged": judged, "check": checked, "run": run}
+    return told | {"rows": batch.rows, "purged": outcomes["purged"]}, sql, batch_id
 
 
 @contextmanager
@@ -75,6 +84,8 @@ def _in_sql() -> Iterator[Counter]:
     db.engine.dialect.do_commit = timed_commit
     yield seconds
     db.engine.dialect.do_commit, CursorFetchStrategy.fetchall = commit, fetch
+    event.remove(db.engine, "before_cursor_execute", before)
+    event.remove(db.engine, "after_cursor_execute", after)
 
 
 def _run(batch_id: int, workers: int) -> None:
@@ -92,6 +103,7 @@ def _run(batch_id: int, workers: int) -> None:
     batches.run(batch_id)
     for other in others:
         os.waitpid(other, 0)
+    _open.invalidate()  # or each of a hundred files leaves one
 
 
 def _upload(file: Path) -> int:

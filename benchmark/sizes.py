@@ -1,4 +1,4 @@
-"""What becomes of the rate when the file is ten or a hundred times as long, ours and the raw SQL's."""
+"""What becomes of the rate when the file is ten or a hundred times as long."""
 
 import statistics
 from collections.abc import Callable, Mapping
@@ -14,55 +14,61 @@ Copied = Callable[[], AbstractContextManager[Mapping[str, str]]]  # the settings
 
 
 class Files:
-    """Of customers one after the other, a hundredth, the usual tenth and all of them; and the first two picked evenly over all."""
+    """Everybody in a hundred files, in ten and in one, of customers one after the other; and a hundredth and the usual tenth of
+    all, picked evenly."""
 
     def __init__(self, folder: Path, engine: Engine, customers: int, rows: int):
         folder.mkdir()
         sizes = (customers // 100, rows, customers)
-        self.neighbours = [folder / f"{size}-neighbours.csv" for size in sizes]
-        for size, file in zip(sizes, self.neighbours, strict=True):
-            write_purge_csv(engine, file, size, first=size)
+        self.series = []
+        for size in sizes:
+            parts = [range(first, first + size) for first in range(1, customers + 1, size)]
+            self.series.append([folder / f"{size}-from-{part.start}.csv" for part in parts])
+            for file, part in zip(self.series[-1], parts, strict=True):
+                write_purge_csv(engine, file, size, among=part)
+        self.everybody = self.series[-1][0]
         self.few, self.usual = evenly = [folder / f"{size}-evenly.csv" for size in sizes[:2]]
         for size, file in zip(sizes[:2], evenly, strict=True):
             write_purge_csv(engine, file, size)
-        self.everybody = self.neighbours[-1]
 
 
 def measure(copied: Copied, river: Callable[..., dict], files: Files, runs: int, say: Callable[[str], None]) -> list:
-    """For each of the neighbours' files, then for the smallest one picked evenly: what the river tells, and the raw SQL's seconds."""
+    """What the river tells of each series, the whole of it on one copy: where only the size of the files differs, and not what was
+    purged before nor which pages are in memory. Then of the few on a fresh copy, and the raw SQL's seconds for them."""
     measured = []
-    for file in (*files.neighbours, files.few):
-        ours, raw = [], []
-        for _ in range(runs if file is not files.everybody else 1):  # it takes minutes
-            with copied() as environ:
-                raw.append(raw_sql(environ, file))
-            with copied() as environ:
-                ours.append(river(environ, file))
-        whole = statistics.median(told["check"] + told["run"] for told in ours)
-        measured.append(ours[-1] | {"whole": whole, "raw": statistics.median(raw)})
-        say(f"{file.name}: raw SQL {measured[-1]['raw']:.1f} s, app {whole:.1f} s")
-    return measured
+    for series in files.series:
+        with copied() as environ:
+            measured.append(river(environ, *series))
+        say(f"everybody in {len(series)} files: {_whole(measured[-1]):.1f} s")
+    raw, ours = [], []
+    for _ in range(runs):
+        with copied() as environ:
+            raw.append(raw_sql(environ, files.few))
+        with copied() as environ:
+            ours.append(river(environ, files.few))
+    few = {"rows": ours[0]["rows"], "purged": ours[0]["purged"], "raw": statistics.median(raw)}
+    return [*measured, few | {"whole": statistics.median(map(_whole, ours))}]
 
 
 def lines(measured: list[dict]) -> list[tuple[str, str, str]]:
     """The table's."""
-    *neighbours, evenly = measured
-    sizes = ", ".join(f"{told['rows']:,}" for told in neighbours)
-    small, large = neighbours[0], neighbours[-1]
+    *series, few = measured
+    sizes = " and ".join(f"{told['files']:,} of {told['rows'] // told['files']:,} rows" for told in series)
+    rates = [f"{told['purged'] / _whole(told):,.0f}" for told in series]
+    small, large = series[0], series[-1]
     return [
         (
-            f"check and run with {sizes} rows, of customers one after the other",
-            f"{', '.join(_rate(told, 'whole') for told in neighbours)} a second",
+            f"check and run of everybody, in files one after the other: {sizes}",
+            f"{', '.join(rates)} a second",
             "within 20 %",
         ),
-        ("the raw SQL for these", f"{', '.join(_rate(told, 'raw') for told in neighbours)} a second", ""),
         (
-            f"with {evenly['rows']:,} rows, picked evenly over all, and the raw SQL",
-            f"{_rate(evenly, 'whole')} and {_rate(evenly, 'raw')} a second",
+            f"the first {few['rows']:,} rows on a fresh copy, picked evenly over all, and the raw SQL",
+            f"{few['purged'] / few['whole']:,.0f} and {few['purged'] / few['raw']:,.0f} a second",
             "",
         ),
         (
-            f"memory, {small['rows']:,} rows and {large['rows']:,}",
+            f"memory, {small['files']:,} of {small['rows'] // small['files']:,} rows and {large['files']:,} of {large['rows']:,}",
             f"{small['peak']:.0f} MB and {large['peak']:.0f} MB",
             "flat",
         ),
@@ -70,5 +76,5 @@ def lines(measured: list[dict]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _rate(told: dict, what: str) -> str:
-    return f"{told['purged'] / told[what]:,.0f}"
+def _whole(told: dict) -> float:
+    return told["check"] + told["run"]

@@ -4,7 +4,7 @@ import csv
 import random
 from pathlib import Path
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, true
 
 from purge.extensions import reading
 from purge.models import Customer
@@ -13,17 +13,19 @@ INVALID, UNKNOWN, REPEATED = 0.01, 0.02, 0.01
 _BROKEN = ["{}", "{}@", "{}@gmail", "{} @gmail.com", "{}@@gmail.com", "{}@gmail..com", ""]
 
 
-def write_purge_csv(engine: Engine, path: Path, rows: int, seed: int = 1, first: int | None = None) -> None:
-    """Rows for customers picked evenly over all there are, or over the first so many, in no order; about 1 % invalid,
+def write_purge_csv(engine: Engine, path: Path, rows: int, seed: int = 1, among: range | None = None) -> None:
+    """Rows for customers picked evenly over all there are, or over those with such an id, in no order; about 1 % invalid,
     2 % unknown, 1 % repeated."""
     dice = random.Random(seed)
     invalid, unknown, repeated = (round(rows * share) for share in (INVALID, UNKNOWN, REPEATED))
     with reading(), engine.connect() as connection:
-        there = connection.scalar(select(func.count()).select_from(Customer))
-        there = min(there, first or there)
+        theirs = Customer.id.between(among.start, among.stop - 1) if among else true()
+        there = connection.scalar(select(func.count()).select_from(Customer).where(theirs))
         wanted = min(rows - invalid - unknown - repeated, there)
         step = max(1, there // max(1, wanted))
-        evenly = select(Customer.email, Customer.first_name).where(Customer.id % step == 0).order_by(Customer.id)
+        evenly = (
+            select(Customer.email, Customer.first_name).where(theirs, Customer.id % step == 0).order_by(Customer.id)
+        )
         people = [(_as_typed(email, dice), name) for email, name in connection.execute(evenly.limit(wanted))]
     asked = list(people)
     asked += [(f"nobody.{n}@gmail.com", "Nobody") for n in range(unknown)]
