@@ -73,7 +73,8 @@
   });
 
   // Coming back to a page that was asked for with a term must not ask the browser to send the term again.
-  if (document.querySelector("[data-posted]")) history.replaceState(null, "", location.href);
+  const posted = document.querySelector("[data-posted]");
+  if (posted) history.replaceState(null, "", posted.dataset.posted);
 
   const trouble = document.getElementById("trouble");
   for (const type of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) document.addEventListener(type, (event) => {

@@ -38,8 +38,21 @@ def test_typing_finds_and_nothing_typed_reaches_address_history_or_storage(open_
     expect(page.locator("tbody tr").first.locator("td").nth(2)).to_have_text("no")
     page.fill("#term", "nobodycalledthis")
     expect(page.get_by_role("heading", name="Nobody found")).to_be_visible()
-    assert page.url.endswith("/customers") and page.evaluate("() => history.length") == before
+    assert page.url.endswith("/customers?emails=off") and page.evaluate("() => history.length") == before
     assert not re.search("endy|nobodycalled", kept(page))
+
+
+def test_who_comes_back_from_a_profile_finds_the_filters_as_they_were(open_page):
+    page = open_page()
+    page.goto("/customers")
+    page.wait_for_load_state("networkidle")
+    page.select_option("select[name=emails]", "off")
+    page.wait_for_url("**/customers?emails=off")
+    page.locator("tbody a").first.click()
+    page.wait_for_url(re.compile(r"/customers/\d+$"))
+    page.go_back()
+    expect(page.locator("select[name=emails]")).to_have_value("off")
+    expect(page.locator("tbody tr").first.locator("td").nth(2)).to_have_text("no")
 
 
 def test_an_older_answer_never_replaces_a_newer_one(open_page):

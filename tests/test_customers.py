@@ -81,6 +81,31 @@ def test_the_list_finds_by_a_form_and_never_by_the_address(ann, signed_in):
     assert "ben@people.com" in viewer.get("/customers?term=ann").text
 
 
+def test_filters_and_the_order_stand_in_the_address_and_what_is_typed_does_not(ann, signed_in):
+    viewer = signed_in(Role.VIEWER)
+    chosen = {
+        "term": "Ann",
+        "emails": "on",
+        "created_from": "2020-01-01",
+        "sort": "name",
+        "side": "",
+        "created_to": "x",
+    }
+    address = "/customers?emails=on&created_from=2020-01-01&sort=name"
+    assert viewer.post("/customers/found", chosen, page="/customers").headers["HX-Replace-Url"] == address
+    assert f'data-posted="{address.replace("&", "&amp;")}"' in viewer.post("/customers", chosen, page="/customers").text
+    shown = viewer.get(address).text
+    assert (
+        '<option value="on" selected>' in shown
+        and '<option value="name" selected>' in shown
+        and "ann@people.com" in shown
+    )
+    assert (
+        "Nobody found" in viewer.get("/customers?emails=off").text
+        and "Nobody found" not in viewer.get("/customers?emails=x").text
+    )
+
+
 def test_nothing_found_says_what_to_check_and_where_the_purged_are(ann, signed_in):
     answer = signed_in().post("/customers", {"term": "nobody", "side": "both"}, page="/customers").text
     assert "Nobody found" in answer and "Check the spelling" in answer and "filters above" in answer

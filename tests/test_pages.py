@@ -336,6 +336,20 @@ def test_a_refused_file_is_said_at_the_drop_zone_and_nothing_is_stored(signed_in
     assert db.session.scalar(select(func.count()).select_from(UploadPart)) == 0
 
 
+@pytest.mark.parametrize(
+    ("address", "page"),
+    [
+        ("/uploads", "/settings/upload-tags"),
+        ("/customers/found", "/customers"),
+        ("/batches/7/confirmation", "/batches/7"),
+        ("/settings/sftp-connections/7/host-keys/fetch", "/settings/sftp-connections/7"),
+        ("/search/offers", "/"),
+    ],
+)
+def test_an_address_that_only_takes_clicks_leads_to_where_its_button_stands(signed_in, address, page):
+    assert signed_in(Role.VIEWER).get(address).location == page
+
+
 def test_no_file_and_no_action_are_said_in_words(signed_in):
     browser = signed_in()
     assert "Choose a CSV file first" in browser.post("/uploads", PURGE, page="/settings/upload-tags").text

@@ -117,7 +117,10 @@ def _closed_by_default() -> Response | None:
     if request.endpoint is None or request.endpoint in OPEN or current_user.is_authenticated:
         return None
     if request.headers.get("HX-Request"):
-        page = urlsplit(request.headers.get("HX-Current-URL", "")).path or None
+        page = (
+            urlsplit(request.headers.get("HX-Current-URL", ""))._replace(scheme="", netloc="", fragment="").geturl()
+            or None
+        )
         return Response(status=401, headers={"HX-Redirect": url_for("sign_in.login", next=page)})
     return redirect(url_for("sign_in.login", next=request.full_path.rstrip("?") if request.method == "GET" else None))
 

@@ -24,14 +24,17 @@ IN_PLACE = {"HX-Retarget": "#purge", "HX-Reselect": "#purge", "HX-Reswap": "oute
 
 @blueprint.route("", methods=["GET", "POST"])
 def every():
-    """The list. What is looked for comes in the form and never in the address."""
-    return render_template("customers/every.html", total=customers.total(), **_found())
+    """The list. Filters and order may stand in the address; what is typed comes in the form and never does."""
+    found = _found()
+    address = _address(found["asked"])
+    return render_template("customers/every.html", total=customers.total(), address=address, **found)
 
 
 @blueprint.post("/found")
 def found():
     """The list's fragment, as somebody types, and in a line beside it what a screen reader says."""
-    return render_template("customers/found.html", **_found())
+    found = _found()
+    return render_template("customers/found.html", **found), {"HX-Replace-Url": _address(found["asked"])}
 
 
 @blueprint.get("/<int:customer_id>")
@@ -126,19 +129,32 @@ def _found() -> dict:
 
 def _asked() -> Asked:
     form = request.form
+    chosen = form if request.method == "POST" else request.args
     direction, _, rest = form.get("page", "").partition("|")
     id, _, value = rest.partition("|")
     is_id = id.isdecimal() and len(id) <= LONGEST_ID
     page = ("last", "", None) if direction == "last" else (direction, value, int(id)) if is_id else None
     return Asked(
         term=form.get("term", ""),
-        side=_one_of(Side, form.get("side")),
-        receives_emails={"on": True, "off": False}.get(form.get("emails", "")),
-        created_from=_date(form.get("created_from")),
-        created_to=_date(form.get("created_to")),
-        sort=_one_of(Sort, form.get("sort")) or Sort.NEWEST,
+        side=_one_of(Side, chosen.get("side")),
+        receives_emails={"on": True, "off": False}.get(chosen.get("emails", "")),
+        created_from=_date(chosen.get("created_from")),
+        created_to=_date(chosen.get("created_to")),
+        sort=_one_of(Sort, chosen.get("sort")) or Sort.NEWEST,
         page=page,
     )
+
+
+def _address(asked: Asked) -> str:
+    """The list with these filters, in this order."""
+    chosen = {
+        "side": asked.side,
+        "emails": {True: "on", False: "off"}.get(asked.receives_emails),
+        "created_from": asked.created_from,
+        "created_to": asked.created_to,
+        "sort": None if asked.sort is Sort.NEWEST else asked.sort,
+    }
+    return url_for("customers.every", **chosen)
 
 
 def _open(customer: Customer) -> Batch:

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from http import HTTPStatus
 
-from flask import Flask, current_app, flash, g, render_template, request
+from flask import Flask, current_app, flash, g, redirect, render_template, request
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DataError, InternalError, OperationalError
 from werkzeug.exceptions import BadRequest, Conflict, HTTPException, NotFound, SecurityError, ServiceUnavailable
@@ -57,8 +57,18 @@ def _show(error: HTTPException):
     if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         _hear_out()
     g.setdefault("_login_user", login_manager.anonymous_user())  # or the page asks the database who is signed in
+    if error.code == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "GET":
+        return redirect(_page_above())
     title, advice = SENTENCES.get(error.code, (error.name, "Go back and try again."))
     return render_template("error.html", code=error.code, title=title, advice=advice), error.code
+
+
+def _page_above() -> str:
+    """Of an address that only takes clicks: where its button stands. Somebody opened it by hand, or out of the history."""
+    routes, path = current_app.create_url_adapter(request), request.path
+    while (path := path.rpartition("/")[0]) and not routes.test(path, "GET"):
+        pass
+    return path or "/"
 
 
 def _impossible(error: DataError):

@@ -24,6 +24,12 @@ def template():
     return Response(TEMPLATE, mimetype="text/csv", headers=headers)
 
 
+@blueprint.get("/uploads")
+def refused():
+    """Who comes back by the address of an upload that was refused."""
+    return redirect(url_for("uploads.upload_tags"))
+
+
 @blueprint.post("/uploads")
 def upload():
     file = request.files.get("file")
