@@ -51,7 +51,7 @@ from purge.pace import at_once, loaded_stays
 # busy with a block for a tenth of a second or two.
 BLOCK_ROWS = 20_000
 WRITERS = {"sqlite": 1, "postgresql": 2}
-QUESTIONS = 2  # at a time
+QUESTIONS, FROM_ROWS = 2, 2_000  # at a time; for fewer rows two threads would be more work than the questions
 SORTED_ROWS = 500_000  # SQLite sorts in memory, some 45 bytes a row
 FEW_ROWS = 200  # may be read again and again; to tell PostgreSQL of them takes longer
 MOST_ATTEMPTS = 5
@@ -283,9 +283,9 @@ def _plan(batch: Row, token: str) -> None:
         partial(_settled, batch_id=batch.id),
         partial(_cut, frozen=frozen),
     ]
-    if batch.rows > BLOCK_ROWS:
+    if batch.rows > FROM_ROWS:
         answers = at_once(_ask, questions, QUESTIONS)
-    else:  # two threads would be more work than the questions
+    else:
         answers = _ask(lambda connection: [question(connection) for question in questions])
     *falls, customers, outcomes, chunks = answers
     falls = dict(ChainMap(*falls))
