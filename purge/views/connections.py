@@ -173,8 +173,8 @@ def make_key(connection_id: int):
     pickup.set_private_key(connection, pickup.new_private_key())
     pickup.pause(connection)
     told = (
-        "A new key was made, and it is paused: the server does not know the key yet. "
-        "Have its public half, below, put there, test the connection, then start picking up."
+        "A new key was made, and picking up is paused: the server does not know the key yet. "
+        "Have its public half, below, put there, test the connection, then start again."
     )
     facts = {"changed": ["private_key"], "runs_up_to": connection.runs_up_to, "paused": True}
     return _committed(connection, Act.CONNECTION_CHANGED, told, **facts)
