@@ -27,10 +27,13 @@ def test_the_first_start_makes_everything_and_ctrl_c_takes_it_all_down_again(ins
     for name in ("secret_key", "ledger_key", "redis.url"):
         assert stat.S_IMODE((instance.folder / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(instance.folder.stat().st_mode) == 0o700
+
+    def workers() -> int:
+        return sum(" worker" in command for command in instance.children().values())
+
+    # Two for files, one for single customers, two for looks at SFTP servers; one that has a job is two for a moment.
+    instance.wait_for(lambda: workers() == 5)
     children = instance.children()
-    assert (
-        sum(" worker" in command for command in children.values()) == 5
-    )  # one for single customers, two for looks at SFTP servers
     assert sum(" schedule" in command for command in children.values()) == 1
     assert instance.password not in " ".join(children.values())
     assert instance.stop() == 0
