@@ -19,7 +19,7 @@ from pathlib import Path
 from app import create_app
 from benchmark import crowd, drop, postgresql, sizes
 from benchmark.customers import MISS, filtered_times, list_times, p95, search_times, single_purges, without_the_index
-from benchmark.sizes import Files
+from benchmark.sizes import Files, whole
 from benchmark.yardsticks import like, one_by_one, raw_sql
 from purge import batches
 from purge.batches import Door
@@ -64,7 +64,7 @@ def _measure(folder: Path) -> Iterator[list[tuple[str, str, str]]]:
         river.append(_river(base, work, files.usual))
         raw.append(raw_sql(_settings(_copy(base, work)), files.usual))
         indexless.append(_river(bare, work, files.usual))
-        _say(f"run {number}: app {river[-1]['check'] + river[-1]['run']:.1f} s, raw SQL {raw[-1]:.1f} s")
+        _say(f"run {number}: app {whole(river[-1]):.1f} s, raw SQL {raw[-1]:.1f} s")
     loop = one_by_one(_settings(_copy(base, work)), files.usual, LOOP_SAMPLE)
     sized = sizes.measure(copied, postgresql.river, files, RUNS, _say)
     _say("dropped files …")
@@ -100,7 +100,7 @@ def _measure(folder: Path) -> Iterator[list[tuple[str, str, str]]]:
 
 
 def _customer_lines(river, indexless, searches, pages, filtered, singles) -> list[tuple[str, str, str]]:
-    with_index, without = (statistics.median(one["check"] + one["run"] for one in runs) for runs in (river, indexless))
+    with_index, without = (statistics.median(map(whole, runs)) for runs in (river, indexless))
     kinds = [kind for kind in searches if kind not in ("like", "miss, median")]
     slowest = max(kinds, key=searches.get)
     times = searches["like"] / searches["miss, median"]
@@ -140,7 +140,7 @@ def _customer_lines(river, indexless, searches, pages, filtered, singles) -> lis
 
 
 def _river_lines(made, river, raw, loop, sized, cleared, pages) -> list[tuple[str, str, str]]:
-    ours = statistics.median(one["check"] + one["run"] for one in river)
+    ours = statistics.median(map(whole, river))
     check, upload, judged = (statistics.median(one[part] for one in river) for part in ("check", "upload", "judged"))
     purged, theirs = river[0]["purged"], statistics.median(raw)
     return [

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmark import crowd, sizes
-from benchmark.sizes import Files
+from benchmark.sizes import Files, whole
 from benchmark.yardsticks import a_job_each, installation, one_by_one, raw_sql
 from purge.cli.setup import upgrade_schema
 from purge.config import CHECKOUT
@@ -53,7 +53,7 @@ def measure(folder: Path, customers: int, rows: int, runs: int, say: Callable[[s
                 with copied() as environ:
                     measured.append(river(environ, files.usual, workers=workers))
             say(
-                f"PostgreSQL, run {number}: raw SQL {raw[-1]:.1f} s, app {_whole(one[-1]):.1f} s, {_whole(two[-1]):.1f} s"
+                f"PostgreSQL, run {number}: raw SQL {raw[-1]:.1f} s, app {whole(one[-1]):.1f} s, {whole(two[-1]):.1f} s"
             )
             for measured, pollers in ((alone, 0), (among, crowd.POLLERS)):
                 with copied() as environ:
@@ -94,13 +94,9 @@ def _settings(server: Postgres, database: str, folder: Path) -> dict[str, str]:
     return {"INSTANCE_PATH": str(folder / "postgresql"), "DATABASE_URL": server.url(database)}
 
 
-def _whole(told: dict) -> float:
-    return told["check"] + told["run"]
-
-
 def _lines(rows: int, raw: list, one: list, two: list, sized: list, loop: float, each: float) -> list[tuple]:
     theirs, ours, both = (
-        statistics.median(times) for times in (raw, [_whole(told) for told in one], [_whole(told) for told in two])
+        statistics.median(times) for times in (raw, [whole(told) for told in one], [whole(told) for told in two])
     )
     check = statistics.median(told["check"] for told in one)
     outside = statistics.median(told["outside"] / told["run"] for told in one)

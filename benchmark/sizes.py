@@ -39,7 +39,7 @@ def measure(copied: Copied, river: Callable[..., dict], files: Files, runs: int,
     for series in files.series:
         with copied() as environ:
             measured.append(river(environ, *series))
-        say(f"everybody in {len(series)} files: {_whole(measured[-1]):.1f} s")
+        say(f"everybody in {len(series)} files: {whole(measured[-1]):.1f} s")
     raw, ours = [], []
     for _ in range(runs):
         with copied() as environ:
@@ -47,14 +47,14 @@ def measure(copied: Copied, river: Callable[..., dict], files: Files, runs: int,
         with copied() as environ:
             ours.append(river(environ, files.few))
     few = {"rows": ours[0]["rows"], "purged": ours[0]["purged"], "raw": statistics.median(raw)}
-    return [*measured, few | {"whole": statistics.median(map(_whole, ours))}]
+    return [*measured, few | {"whole": statistics.median(map(whole, ours))}]
 
 
 def lines(measured: list[dict]) -> list[tuple[str, str, str]]:
     """The table's."""
     *series, few = measured
     sizes = " and ".join(f"{told['files']:,} of {told['rows'] // told['files']:,} rows" for told in series)
-    rates = [f"{told['purged'] / _whole(told):,.0f}" for told in series]
+    rates = [f"{told['purged'] / whole(told):,.0f}" for told in series]
     small, large = series[0], series[-1]
     return [
         (
@@ -76,5 +76,6 @@ def lines(measured: list[dict]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _whole(told: dict) -> float:
+def whole(told: dict) -> float:
+    """Seconds of check and run."""
     return told["check"] + told["run"]

@@ -350,6 +350,12 @@ def test_an_address_that_only_takes_clicks_leads_to_where_its_button_stands(sign
     assert signed_in(Role.VIEWER).get(address).location == page
 
 
+def test_who_signs_in_again_comes_back_to_the_list_as_it_was_filtered(app, visitor):
+    shown = {"HX-Request": "true", "HX-Current-URL": "http://localhost/customers?emails=off"}
+    answer = visitor.client.get("/customers/7", headers=shown)
+    assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/login?next=/customers?emails%3Doff")
+
+
 def test_no_file_and_no_action_are_said_in_words(signed_in):
     browser = signed_in()
     assert "Choose a CSV file first" in browser.post("/uploads", PURGE, page="/settings/upload-tags").text

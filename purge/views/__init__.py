@@ -4,7 +4,7 @@ import logging
 import re
 import time
 import uuid
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, abort, g, redirect, request, url_for
 from flask_login import current_user
@@ -117,10 +117,8 @@ def _closed_by_default() -> Response | None:
     if request.endpoint is None or request.endpoint in OPEN or current_user.is_authenticated:
         return None
     if request.headers.get("HX-Request"):
-        page = (
-            urlsplit(request.headers.get("HX-Current-URL", ""))._replace(scheme="", netloc="", fragment="").geturl()
-            or None
-        )
+        here = urlsplit(request.headers.get("HX-Current-URL", ""))
+        page = urlunsplit(("", "", here.path, here.query, "")) or None
         return Response(status=401, headers={"HX-Redirect": url_for("sign_in.login", next=page)})
     return redirect(url_for("sign_in.login", next=request.full_path.rstrip("?") if request.method == "GET" else None))
 
