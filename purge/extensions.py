@@ -45,6 +45,12 @@ def reading():
         only_reads.reset(token)
 
 
+def for_one_question(engine: Engine) -> Connection:
+    """PostgreSQL needs no transaction for it, which would be two more ways to the server and back."""
+    connection = engine.connect()
+    return connection if engine.dialect.name == "sqlite" else connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
 class UtcDateTime(TypeDecorator):
     """A moment in UTC, aware on both sides; SQLite keeps it without its zone."""
 

@@ -3,11 +3,12 @@
 import hashlib
 import itertools
 import os
+import re
 from datetime import timedelta
 from itertools import pairwise
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
 
 from jobs import queue
 from jobs.schedule import look_at_drops, tidy
@@ -569,6 +570,27 @@ def test_what_a_file_was_called_is_forgotten_a_month_after_it_is_on_no_server(dr
     db.session.commit()
     tidy()
     assert "ann" not in db.session.scalar(select(DroppedFile.name))
+
+
+@pytest.mark.sqlite
+def test_a_year_of_files_is_looked_up_and_not_read_through(drop, connection, signed_in):
+    put(drop, "people.csv", "ann@people.com")
+    browser, asked = signed_in(), {}
+    event.listen(db.engine, "before_cursor_execute", lambda _c, _cu, sql, values, *_: asked.update({sql: values}))
+    for _ in range(4):
+        look(connection)
+    assert (drop.files / "results" / "people.result.csv").exists()
+    for page in ("", f"/{connection.id}", f"/{connection.id}?before=9"):
+        browser.get(f"/settings/sftp-connections{page}")
+    told = []
+    for sql, values in [(sql, values) for sql, values in asked.items() if "dropped_file" in sql]:
+        plan = db.session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)
+        told += [(step[3], sql) for step in plan if re.search(r"\bdropped_file\b", step[3].partition(" USING ")[0])]
+    assert len(told) > 20
+    for step, sql in told:
+        # By the connection alone only pages of the history are read, newest first.
+        by = re.search(r"\((.*)\)", step)
+        assert by and (by[1] != "connection_id=?" or "LIMIT" in sql), (step, sql)
 
 
 def test_ten_thousand_files_are_listed_and_taken_bit_by_bit(drop, connection):

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from purge.erasure.map import keep
-from purge.extensions import db, now, reading
+from purge.extensions import db, for_one_question, now, reading
 
 ACCOUNT = keep("a colleague's account, not a customer")
 _hasher = PasswordHasher()
@@ -75,13 +75,10 @@ def _nobodys_hash() -> str:
 
 
 def find(*conditions: ColumnElement[bool]) -> User | None:
-    """The user this is true of, read in a short transaction of its own, so that who signs in holds up no writer."""
-    with reading():
-        user = db.session.scalar(db.select(User).where(*conditions))
-        if user:
-            db.session.expunge(user)
-        db.session.rollback()
-    return user
+    """The user this is true of, read by itself, so that who signs in holds up no writer; every page and every poll asks."""
+    with reading(), for_one_question(db.engine) as connection:
+        found = connection.execute(db.select(User.__table__).where(*conditions)).one_or_none()
+    return User(**found._mapping) if found else None
 
 
 def sign_in(email: str, password: str) -> User | None:

@@ -12,6 +12,7 @@ from purge.pickup.connections import (
     resume,
     set_private_key,
     test,
+    unanswered,
     worries,
     worrying,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "resume",
     "set_private_key",
     "test",
+    "unanswered",
     "worries",
     "worrying",
 ]

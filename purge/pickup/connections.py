@@ -9,7 +9,7 @@ from datetime import timedelta
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Row, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Row, delete, exists, func, select, update
 
 from purge.batches import Batch, NotPossible, discard
 from purge.batches.control import UNCONFIRMED
@@ -17,7 +17,7 @@ from purge.batches.model import Chunk
 from purge.extensions import db, now
 from purge.intake import sftp
 from purge.intake.sftp import Address, OurOwn, Trouble
-from purge.pickup.files import ENDING, IN_HAND
+from purge.pickup.files import ENDING, IN_HAND, IS_KEPT, OPEN
 from purge.pickup.model import DroppedFile, FileState, SftpConnection
 from purge.pickup.note import is_plain
 from purge.sealing import Seal
@@ -132,9 +132,17 @@ def looking_into(place: dict[str, str | int], but: SftpConnection | None = None)
 
 def bound(connection: SftpConnection) -> int:
     """How many files bind us to this very server and folder: in hand, or to be thrown away there some day."""
+    return _count(connection, IN_HAND) + _count(connection, IS_KEPT, DroppedFile.state == FileState.ENDED)
+
+
+def unanswered(connection: SftpConnection) -> int:
+    """How many files wait for something, if only for their age."""
+    return _count(connection, OPEN)
+
+
+def _count(connection: SftpConnection, *which: ColumnElement[bool]) -> int:
     theirs = DroppedFile.connection_id == connection.id
-    still = IN_HAND | DroppedFile.kept_until.is_not(None)
-    return db.session.scalar(select(func.count()).select_from(DroppedFile).where(theirs, still))
+    return db.session.scalar(select(func.count()).select_from(DroppedFile).where(theirs, *which))
 
 
 def remove(connection: SftpConnection, leaving: bool = False, user_id: int | None = None) -> None:
@@ -164,7 +172,7 @@ def _leave_files(connection: SftpConnection, user_id: int | None) -> None:
     for batch in db.session.scalars(unconfirmed).all():
         with suppress(NotPossible):  # somebody was quicker
             discard(batch, user_id)
-    here = theirs, IN_HAND | DroppedFile.kept_until.is_not(None)
+    here = theirs, IN_HAND | IS_KEPT
     left = {"state": FileState.ENDED, "ended_at": now(), "kept_until": None, "kept_as": None, "trouble": None}
     db.session.execute(update(DroppedFile).where(*here).values(left))
 
@@ -215,8 +223,7 @@ def _unusable(connection: SftpConnection) -> int:
     """How many files since yesterday were refused, or have no row with an e-mail address."""
     refused = DroppedFile.batch_id.is_(None) & DroppedFile.refusal.is_not(None)
     invalid = exists().where(Batch.id == DroppedFile.batch_id, Chunk.batch_id == Batch.id, Chunk.invalid == Batch.rows)
-    lately = DroppedFile.connection_id == connection.id, DroppedFile.ended_at > now() - A_DAY
-    return db.session.scalar(select(func.count()).select_from(DroppedFile).where(*lately, refused | invalid))
+    return _count(connection, DroppedFile.ended_at > now() - A_DAY, refused | invalid)
 
 
 def _last_heard(connection: SftpConnection):

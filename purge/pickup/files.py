@@ -18,6 +18,8 @@ DRY, ENDING, MASK = "dryrun", ".csv", "\N{HORIZONTAL ELLIPSIS}"
 MOST_ATTEMPTS = 8  # to read a file
 BATCH_ENDED = (State.FINISHED, State.REFUSED, State.DISCARDED)
 IN_HAND = DroppedFile.state.in_([FileState.CLAIMED, FileState.TAKEN])
+OPEN = DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED, FileState.TAKEN])  # of ended ones there may be 100,000
+IS_KEPT = DroppedFile.kept_until.is_not(None)
 
 
 def turn(connection: Row, *conditions) -> list[Row]:
@@ -97,7 +99,7 @@ def keep_until(file: Row, until: datetime, kept_as: str) -> None:
 def is_kept(connection_id: int, kept_as: str) -> bool:
     """Whether a file of this connection is kept there."""
     with reading(), db.engine.connect() as reader:
-        there = exists().where(DroppedFile.connection_id == connection_id, DroppedFile.kept_as == kept_as)
+        there = exists().where(DroppedFile.connection_id == connection_id, IS_KEPT, DroppedFile.kept_as == kept_as)
         return reader.scalar(select(there))
 
 
@@ -133,7 +135,7 @@ def read_again(file: Row, entry: Entry) -> None:
 def refuse(file: Row, sentence: str) -> None:
     """It goes to failed/, with this sentence, for whoever sent it to mend it."""
     with db.engine.begin() as writer:
-        decide(writer, file, refusal=sentence, kept_until=now() + FAILED_FOR)
+        decide(writer, file, refusal=sentence)
 
 
 def refuse_late(file: Row, sentence: str, **kept) -> None:
@@ -144,10 +146,10 @@ def refuse_late(file: Row, sentence: str, **kept) -> None:
 def decide(writer, file: Row, **values) -> None:
     """What becomes of a claimed file, once and for all; from here on its name holds nothing personal, and its answer's is its own."""
     masked = batches.masked(file.name)
-    there = (DroppedFile.state != FileState.ENDED) | DroppedFile.kept_until.is_not(None)
-    theirs = DroppedFile.connection_id == file.connection_id, DroppedFile.name != file.name, there
-    alike = exists().where(*theirs, func.lower(DroppedFile.name) == func.lower(literal(file.name)))  # a.csv, a.CSV
-    if masked != file.name or MASK in masked or writer.scalar(select(alike)):
+    same = func.lower(DroppedFile.name) == func.lower(literal(file.name))  # a.csv, a.CSV
+    alike = DroppedFile.connection_id == file.connection_id, DroppedFile.name != file.name, same
+    there = or_(*(exists().where(*alike, still) for still in (OPEN, IS_KEPT)))
+    if masked != file.name or MASK in masked or writer.scalar(select(there)):
         masked = f"{masked[: -len(ENDING)]}-{file.id}{ENDING}"
     this = update(DroppedFile).where(DroppedFile.id == file.id, DroppedFile.state == FileState.CLAIMED)
     decided = {"state": FileState.TAKEN, "name": masked, "attempts": 0, "next_try_at": now(), "trouble": None}

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from purge.batches import Batch
@@ -96,6 +96,16 @@ class DroppedFile(db.Model):
 
     __table_args__ = (
         Index("ix_dropped_file_connection_id_state", "connection_id", "state", "name"),
+        # A year of small files is a hundred thousand, and every page asks what came of yesterday's.
+        Index("ix_dropped_file_connection_id_id", "connection_id", "id"),
+        Index("ix_dropped_file_connection_id_ended_at", "connection_id", "ended_at"),
+        Index(
+            "ix_dropped_file_connection_id_kept_until",
+            "connection_id",
+            "kept_until",
+            sqlite_where=text("kept_until IS NOT NULL"),
+            postgresql_where=text("kept_until IS NOT NULL"),
+        ),
         {"info": ACCOUNT},
     )
 

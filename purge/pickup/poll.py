@@ -159,15 +159,15 @@ def _came_to_an_end(connection: Row, looked: Looked) -> None:
 
 def _afterwards(connection: Row, at: datetime) -> tuple[datetime, bool]:
     """When to look next: on the schedule, or sooner when a file comes of age; and whether one is in trouble."""
-    open_files = DroppedFile.connection_id == connection.id, DroppedFile.state != FileState.ENDED
-    to_be_taken = *open_files, DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED])
+    theirs = DroppedFile.connection_id == connection.id
+    to_be_taken = theirs, DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED])
+    troubled = theirs, files.OPEN, DroppedFile.trouble.is_not(None)
+    outlived = theirs, DroppedFile.kept_until < at
     with reading(), db.engine.connect() as reader:
         untried = select(func.min(DroppedFile.seen_at)).where(*to_be_taken, DroppedFile.attempts == 0)
         tried = select(func.min(DroppedFile.next_try_at)).where(*to_be_taken, DroppedFile.attempts > 0)
         seen_at, next_try_at = reader.scalar(untried), reader.scalar(tried)
-        theirs = DroppedFile.connection_id == connection.id
-        in_trouble = (DroppedFile.state != FileState.ENDED) & DroppedFile.trouble.is_not(None)
-        is_stuck = bool(reader.scalar(select(exists().where(theirs, in_trouble | (DroppedFile.kept_until < at)))))
+        is_stuck = reader.scalar(select(exists().where(*troubled) | exists().where(*outlived)))
     ripens = [seen_at + _age() + A_MOMENT] if seen_at else []
     soonest = min([*ripens, *([next_try_at] if next_try_at else [])], default=datetime.max.replace(tzinfo=at.tzinfo))
     return min(at + timedelta(seconds=connection.every_seconds), max(soonest, at + A_MOMENT)), is_stuck

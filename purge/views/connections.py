@@ -8,7 +8,6 @@ from functools import partial
 
 from flask import Blueprint, Response, abort, current_app, flash, redirect, render_template, request, url_for
 from flask_login import current_user
-from sqlalchemy import func
 from sqlalchemy.orm import joinedload
 
 from purge import pickup
@@ -239,7 +238,6 @@ def _page(connection: SftpConnection, steps=None, fetched=None, trouble=None) ->
     files = db.select(DroppedFile).where(theirs, *([DroppedFile.id < before] if before else []))
     page = files.options(joinedload(DroppedFile.batch)).order_by(DroppedFile.id.desc()).limit(PAGE + 1)
     found = db.session.scalars(page).all()
-    waiting = db.select(func.count()).select_from(DroppedFile).where(theirs, DroppedFile.state != FileState.ENDED)
     keys = [(key, sftp.fingerprint(key)) for key in dict.fromkeys([*connection.host_keys, *(fetched or [])])]
     return render_template(
         "connections/show.html",
@@ -248,7 +246,7 @@ def _page(connection: SftpConnection, steps=None, fetched=None, trouble=None) ->
         files=found[:PAGE],
         older=found[PAGE - 1].id if len(found) > PAGE else None,
         before=before,
-        waiting=db.session.scalar(waiting),
+        waiting=pickup.unanswered(connection),
         bound=pickup.bound(connection),
         rest=current_app.config["DROP_REST_SECONDS"],
         states=FileState,
