@@ -278,16 +278,16 @@ def _plan(batch: Row, token: str) -> None:
         PurgeRequest.batch_id == batch.id, PurgeRequest.customer_id.is_not(None)
     )
     questions = [
-        *(partial(erasure.count_in, part=part, ids=frozen) for part in read_map(db.metadata).tables),
-        partial(_customers, rows=batch.rows),
+        partial(_customers, rows=batch.rows),  # the longest for a small file, so not the last
         partial(_settled, batch_id=batch.id),
         partial(_cut, frozen=frozen),
+        *(partial(erasure.count_in, part=part, ids=frozen) for part in read_map(db.metadata).tables),
     ]
     if batch.rows > FROM_ROWS:
         answers = at_once(_ask, questions, QUESTIONS)
     else:
         answers = _ask(lambda connection: [question(connection) for question in questions])
-    *falls, customers, outcomes, chunks = answers
+    customers, outcomes, chunks, *falls = answers
     falls = dict(ChainMap(*falls))
     planned = sum(chunk["requests"] for chunk in chunks)
     shown = json.dumps([batch.id, token, planned, customers, outcomes, falls], sort_keys=True)
