@@ -1,5 +1,6 @@
 """What only PostgreSQL can do to us: stop, cut connections, see a deadlock, take too long, be another one than we need."""
 
+import re
 import subprocess
 import threading
 import time
@@ -18,11 +19,12 @@ from purge.batches import Outcome, State
 from purge.batches.check import BLOCK_ROWS, FEW_ROWS
 from purge.batches.model import Chunk
 from purge.customers import Asked, Sort, find
-from purge.erasure.engine import among
+from purge.erasure.engine import NotErased, among, erase
+from purge.erasure.map import read_map
 from purge.extensions import alone, db, now
 from purge.models import Customer, Reward, RewardStatus
 from tests.instance import CHECKOUT, FLASK, Admin, Instance, free_port
-from tests.people import add_customer, refuse
+from tests.people import add_customer, hang_everything_on, refuse
 from tests.postgres import Postgres
 from tests.shop import Shop, make_stock
 from tests.test_batches import checked, confirmed, counts, work
@@ -151,6 +153,28 @@ def test_a_reward_that_is_sent_on_its_way_meanwhile_is_cancelled_too(app):
     running.join(30)
     assert not running.is_alive()
     assert db.session.execute(select(Reward.customer_id, Reward.status)).all() == [(None, RewardStatus.CANCELLED)]
+
+
+@pytest.mark.parametrize(
+    "away", ["ALTER TABLE customer DISABLE TRIGGER ALL", "ALTER TABLE device DROP CONSTRAINT fk_device_customer_id"]
+)
+def test_where_no_foreign_key_looks_we_look_ourselves(app, away):
+    erasure, person = read_map(db.metadata), add_customer("half@people.com")
+    hang_everything_on(person, erasure, "half")
+    db.session.execute(text(away))
+    db.session.commit()
+    refuse("DELETE", "device", silently=True)
+    with pytest.raises(NotErased, match=r"device\.customer_id still leads"):
+        erase(db.session.connection(), erasure, [person])
+
+
+def test_what_a_foreign_key_has_looked_at_is_not_looked_at_again(app):
+    erasure, person, asked = read_map(db.metadata), add_customer("whole@people.com"), []
+    hang_everything_on(person, erasure, "whole")
+    event.listen(db.engine, "before_cursor_execute", lambda _c, _cu, sql, *_: asked.append(sql))
+    erase(db.session.connection(), erasure, [person])
+    looked = [re.search(r"WHERE (.+?) = ANY", sql)[1] for sql in asked if sql.startswith("SELECT") and "= ANY" in sql]
+    assert looked == ["customer.id", "referral.referrer_id", "referral.friend_id"]  # these are put off until the end
 
 
 def test_one_who_takes_too_long_is_deleted_alone_and_holds_up_nobody(app, monkeypatch):

@@ -19,6 +19,7 @@ from sqlalchemy import (
     literal,
     select,
     table,
+    text,
     update,
 )
 from sqlalchemy.types import NullType
@@ -27,6 +28,17 @@ from purge.erasure.map import Action, ErasureMap, TableErasure
 
 Chosen = Callable[[Column], ColumnElement[bool]]
 _CHOSEN = table("chosen", column("id"))
+
+# Foreign keys that PostgreSQL itself has looked at for each customer deleted, when the DELETE is through: not put off, and
+# all four of its triggers fire in this session.
+_HELD = """
+SELECT child.relname, link.attname FROM pg_constraint AS held
+JOIN pg_class AS child ON child.oid = held.conrelid
+JOIN pg_attribute AS link ON link.attrelid = held.conrelid AND link.attnum = held.conkey[1]
+WHERE held.contype = 'f' AND held.confrelid = to_regclass(:customer) AND pg_table_is_visible(child.oid)
+AND held.convalidated AND NOT held.condeferrable AND current_setting('session_replication_role') <> 'replica'
+AND (SELECT count(*) FROM pg_trigger WHERE tgconstraint = held.oid AND tgenabled IN ('O', 'A')) = 4
+"""
 
 
 class NotErased(Exception):
@@ -112,9 +124,14 @@ def _erase_from(connection: Connection, part: TableErasure, chosen: Chosen, eras
 
 
 def _verify(connection: Connection, erasure: ErasureMap, wanted: int, chosen: Chosen, erased: Counter) -> None:
-    """Look again, table by table; a foreign key that nobody enforces would leave half a person behind."""
+    """Look again, table by table, but where the database has just done so; a foreign key that nobody enforces would leave half
+    a person behind."""
     if erased[erasure.customer.name] != wanted:
         raise NotErased(f"{wanted} customers were to go, {erased[erasure.customer.name]} went")
-    for link in (erasure.customer.c.id, *(link for part in erasure.tables for link in part.links)):
+    held = set()
+    if connection.dialect.name == "postgresql":
+        held |= {tuple(row) for row in connection.execute(text(_HELD), {"customer": erasure.customer.name})}
+    links = (link for part in erasure.tables for link in part.links if (part.table.name, link.name) not in held)
+    for link in (erasure.customer.c.id, *links):
         if connection.execute(select(literal(1)).where(chosen(link)).limit(1)).first():
             raise NotErased(f"{link.table.name}.{link.name} still leads to a customer who was to go")
