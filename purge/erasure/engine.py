@@ -128,10 +128,15 @@ def _verify(connection: Connection, erasure: ErasureMap, wanted: int, chosen: Ch
     a person behind."""
     if erased[erasure.customer.name] != wanted:
         raise NotErased(f"{wanted} customers were to go, {erased[erasure.customer.name]} went")
-    held = set()
-    if connection.dialect.name == "postgresql":
-        held |= {tuple(row) for row in connection.execute(text(_HELD), {"customer": erasure.customer.name})}
-    links = (link for part in erasure.tables for link in part.links if (part.table.name, link.name) not in held)
+    held = _held(connection, erasure)
+    links = (link for part in erasure.tables for link in part.links if (link.table.name, link.name) not in held)
     for link in (erasure.customer.c.id, *links):
         if connection.execute(select(literal(1)).where(chosen(link)).limit(1)).first():
             raise NotErased(f"{link.table.name}.{link.name} still leads to a customer who was to go")
+
+
+def _held(connection: Connection, erasure: ErasureMap) -> set[tuple[str, str]]:
+    """Table and column of each link whose foreign key has been looked at when the customers are deleted. SQLite does not say."""
+    if connection.dialect.name == "sqlite":
+        return set()
+    return {tuple(row) for row in connection.execute(text(_HELD), {"customer": erasure.customer.name})}

@@ -18,6 +18,7 @@ DRY, ENDING, MASK = "dryrun", ".csv", "\N{HORIZONTAL ELLIPSIS}"
 MOST_ATTEMPTS = 8  # to read a file
 BATCH_ENDED = (State.FINISHED, State.REFUSED, State.DISCARDED)
 IN_HAND = DroppedFile.state.in_([FileState.CLAIMED, FileState.TAKEN])
+UNTAKEN = DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED])
 OPEN = DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED, FileState.TAKEN])  # of ended ones there may be 100,000
 IS_KEPT = DroppedFile.kept_until.is_not(None)
 

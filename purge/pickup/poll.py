@@ -123,7 +123,7 @@ def _look(connection: Row, drop: Drop, opened, keep_going, looked: Looked) -> No
         return
     old = now() - _age()  # before this look, at the latest
     note(connection, drop)
-    ripe = DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED]), DroppedFile.seen_at < old
+    ripe = files.UNTAKEN, DroppedFile.seen_at < old
     each(ripe, lambda file: take(connection, drop, file, opened))
     each(files.answerable(), answer_it)
     outlived = DroppedFile.state == FileState.ENDED, DroppedFile.kept_until < now()
@@ -160,7 +160,7 @@ def _came_to_an_end(connection: Row, looked: Looked) -> None:
 def _afterwards(connection: Row, at: datetime) -> tuple[datetime, bool]:
     """When to look next: on the schedule, or sooner when a file comes of age; and whether one is in trouble."""
     theirs = DroppedFile.connection_id == connection.id
-    to_be_taken = theirs, DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED])
+    to_be_taken = theirs, files.UNTAKEN
     troubled = theirs, files.OPEN, DroppedFile.trouble.is_not(None)
     outlived = theirs, DroppedFile.kept_until < at
     with reading(), db.engine.connect() as reader:
