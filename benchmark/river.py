@@ -20,7 +20,7 @@ from purge.batches.mapping import verdict
 from purge.extensions import db
 from purge.intake import customer_csv
 
-STATEMENT = re.compile(r'(?:(UPDATE)|(INSERT) INTO|(DELETE|SELECT).*?\bFROM|(\w+))\s*"?(\w+)?', re.DOTALL)
+STATEMENT = re.compile(r'\s*(?:(UPDATE)|(INSERT) INTO|(DELETE|SELECT).*?\bFROM|(\w+))\s*"?(\w+)?', re.DOTALL)
 
 
 def main(workers: str, *files: str) -> dict:
