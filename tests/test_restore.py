@@ -155,6 +155,8 @@ def test_a_copy_says_only_what_is_new_when_asked_and_several_are_one(run, back_u
         (lambda lines: lines[:1] + lines[2:], "does not count 1 entries"),
         (lambda lines: lines[1:], "not the beginning"),
         (lambda lines: [lines[0], lines[1][:40], *lines[2:]], "Line 2 is no entry"),
+        (lambda lines: [lines[0], lines[1][2:], *lines[2:]], "Line 2 is no entry"),
+        (lambda lines: [lines[0], lines[1].split("+")[0], *lines[2:]], "Line 2 is no entry"),
         (lambda lines: ["purge-ledger,00", *lines[1:]], "another LEDGER_KEY"),
         (lambda lines: ["email", "ann@people.com"], "not the beginning"),
     ],

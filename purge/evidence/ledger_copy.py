@@ -69,6 +69,8 @@ def _entries(copied: Iterable[str]) -> Iterator[tuple[bytes, int, datetime]]:
             try:
                 fingerprint, batch_id, purged_at = values
                 entry = bytes.fromhex(fingerprint), int(batch_id), datetime.fromisoformat(purged_at)
+                if len(entry[0]) != 32 or entry[2].tzinfo is None:
+                    raise ValueError
             except ValueError:
                 raise Unreadable(f"Line {number} is no entry of a ledger.") from None
             entries += 1
