@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from purge.evidence.ledger import LedgerEntry, fingerprinter
 
 BEGIN, END = "purge-ledger", "end"
-BLOCK_LINES = 5_000  # each two values of one question, of which SQLite takes some thirty thousand
+BLOCK_LINES = 5_000  # each a value of one question, of which SQLite takes some thirty thousand
 
 
 class Unreadable(Exception):
@@ -22,7 +22,7 @@ def lines(connection: Connection, since: datetime | None) -> Iterator[str]:
     if since:
         asked = asked.where(LedgerEntry.purged_at >= since)
     entries = 0
-    yield f"{BEGIN},{fingerprinter()('').hex()}"
+    yield _first_line()
     for entry in connection.execute(asked.execution_options(yield_per=BLOCK_LINES)):
         entries += 1
         yield f"{entry.fingerprint.hex()},{entry.batch_id},{entry.purged_at.isoformat()}"
@@ -48,7 +48,7 @@ def purged_since(connection: Connection, copied: Iterable[str]) -> dict[bytes, d
 
 def _entries(copied: Iterable[str]) -> Iterator[tuple[bytes, int, datetime]]:
     """A copy that was cut off would leave somebody out, and one under another key knows nobody here."""
-    first, entries = [BEGIN, fingerprinter()("").hex()], None  # of the copy that is being read; None between two
+    first, entries = _first_line().split(","), None  # of the copy that is being read; None between two
     for number, line in enumerate(copied, start=1):
         values = line.strip().split(",")
         if entries is None:
@@ -77,3 +77,8 @@ def _entries(copied: Iterable[str]) -> Iterator[tuple[bytes, int, datetime]]:
             yield entry
     if entries is not None:
         raise Unreadable("A copy of the ledger is not whole: its end is missing.")
+
+
+def _first_line() -> str:
+    """By it the key is known again."""
+    return f"{BEGIN},{fingerprinter()('').hex()}"
