@@ -254,7 +254,7 @@ def test_a_batch_that_waits_for_a_yes_is_counted_in_the_navigation_and_says_unti
     add_customer("ann@people.com")
     db.session.commit()
     url, waits = at_review(browser, "ann@people.com"), '1<span class="visually-hidden"> waiting for a yes'
-    assert waits in browser.get("/customers").text and "the file is thrown away" in browser.get(f"{url}/review").text
+    assert waits in browser.get("/customers").text and "it is thrown away" in browser.get(f"{url}/review").text
     browser.post(f"{url}/discard", page=f"{url}/review")
     assert waits not in browser.get("/customers").text
 

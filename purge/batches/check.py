@@ -40,7 +40,7 @@ from purge.batches.receipt import log_end, tell_end
 from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
 from purge.evidence import audit
-from purge.evidence.audit import Act
+from purge.evidence.audit import Act, AuditEvent
 from purge.evidence.ledger import LedgerEntry, fingerprinter
 from purge.extensions import alone, db, giving_way, insert_rows, now, reading
 from purge.intake import customer_csv
@@ -273,24 +273,34 @@ def _mark_duplicates(batch_id: int, token: str, repeated: Select) -> None:
 
 
 def _plan(batch: Row, token: str) -> None:
-    """Cut the pending requests into chunks, count what falls with the customers, destroy the file."""
-    frozen = select(PurgeRequest.customer_id).where(
-        PurgeRequest.batch_id == batch.id, PurgeRequest.customer_id.is_not(None)
-    )
-    questions = [
-        partial(_customers, rows=batch.rows),  # the longest for a small file, so not the last
-        partial(_settled, batch_id=batch.id),
+    if batch.rows > FROM_ROWS:
+        answers = at_once(_ask, questions(batch.id, batch.rows), QUESTIONS)
+    else:
+        answers = _ask(lambda connection: [question(connection) for question in questions(batch.id, batch.rows)])
+    with db.engine.begin() as connection:
+        end = draw_up(connection, batch.id, batch.rows, token, answers)
+    log_end(end)
+
+
+def questions(batch_id: int, rows: int) -> list[Callable[[Connection], Any]]:
+    """What must be known of a batch's requests for its plan."""
+    theirs = PurgeRequest.batch_id == batch_id, PurgeRequest.customer_id.is_not(None)
+    frozen = select(PurgeRequest.customer_id).where(*theirs)
+    return [
+        partial(_customers, rows=rows),  # the longest for a small file, so not the last
+        partial(_settled, batch_id=batch_id),
         partial(_cut, frozen=frozen),
         *(partial(erasure.count_in, part=part, ids=frozen) for part in read_map(db.metadata).tables),
     ]
-    if batch.rows > FROM_ROWS:
-        answers = at_once(_ask, questions, QUESTIONS)
-    else:
-        answers = _ask(lambda connection: [question(connection) for question in questions])
+
+
+def draw_up(connection: Connection, batch_id: int, rows: int, token: str, answers: list) -> AuditEvent | None:
+    """Write the plan that the answers to the questions make: the chunks, and what falls with the customers; destroy the file.
+    The event, when the batch has ended with it."""
     customers, outcomes, chunks, *falls = answers
     falls = dict(ChainMap(*falls))
     planned = sum(chunk["requests"] for chunk in chunks)
-    shown = json.dumps([batch.id, token, planned, customers, outcomes, falls], sort_keys=True)
+    shown = json.dumps([batch_id, token, planned, customers, outcomes, falls], sort_keys=True)
     ready = {
         "state": State.READY if planned else State.FINISHED,
         "finished_at": None if planned else now(),
@@ -299,19 +309,17 @@ def _plan(batch: Row, token: str) -> None:
         "falls": falls,
         "plan_digest": sha256(shown.encode()).hexdigest(),
     }
-    settled = {"batch_id": batch.id, "state": ChunkState.DONE, "requests": sum(outcomes.values()), **outcomes}
-    with db.engine.begin() as connection:
-        _move(connection, batch.id, token, **ready)
-        if connection.scalar(select(Batch.checked_rows).where(Batch.id == batch.id)) != batch.rows:
-            raise Incomplete
-        upload.destroy(connection, batch.id)
-        connection.execute(insert(Chunk).values(settled))
-        for chunk in chunks:
-            connection.execute(insert(Chunk).values(batch_id=batch.id, state=ChunkState.WAITING, **chunk))
-        told = {"outcomes": outcomes, "planned": planned, "plan": ready["plan_digest"]}
-        audit.append(connection, Act.CHECKED, batch_id=batch.id, **told)
-        end = None if planned else tell_end(connection, batch.id)
-    log_end(end)
+    settled = {"batch_id": batch_id, "state": ChunkState.DONE, "requests": sum(outcomes.values()), **outcomes}
+    _move(connection, batch_id, token, **ready)
+    if connection.scalar(select(Batch.checked_rows).where(Batch.id == batch_id)) != rows:
+        raise Incomplete
+    upload.destroy(connection, batch_id)
+    connection.execute(insert(Chunk).values(settled))
+    for chunk in chunks:
+        connection.execute(insert(Chunk).values(batch_id=batch_id, state=ChunkState.WAITING, **chunk))
+    told = {"outcomes": outcomes, "planned": planned, "plan": ready["plan_digest"]}
+    audit.append(connection, Act.CHECKED, batch_id=batch_id, **told)
+    return None if planned else tell_end(connection, batch_id)
 
 
 def _ask(question: Callable[[Connection], Any]) -> Any:

@@ -24,10 +24,25 @@ class Door(StrEnum):
     CSV = "csv"
     SFTP = "sftp"
     CLI = "cli"
+    RESTORE = "restore"
 
     @property
     def words(self) -> str:
-        return {"form": "the customer’s page", "csv": "CSV upload", "sftp": "SFTP", "cli": "the command line"}[self]
+        return _DOOR_WORDS[self]
+
+    @property
+    def means_one(self) -> bool:
+        """Whether its requests mean one customer by their id, whoever else has the same address."""
+        return self in (Door.FORM, Door.RESTORE)
+
+
+_DOOR_WORDS = {
+    Door.FORM: "the customer’s page",
+    Door.CSV: "CSV upload",
+    Door.SFTP: "SFTP",
+    Door.CLI: "the command line",
+    Door.RESTORE: "copies of the ledger",
+}
 
 
 class State(StrEnum):

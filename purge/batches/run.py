@@ -169,7 +169,7 @@ def _purge(connection: Connection, chunk: Row) -> dict:
             gone.append(request)
         elif fingerprint(customer.email_key) != request.fingerprint:
             changed.append(request)
-        elif customer.is_shared and chunk.door is not Door.FORM:  # whom somebody chose from the profile is meant
+        elif customer.is_shared and not chunk.door.means_one:
             shared.append(request)
         else:
             going.append(request)

@@ -1,12 +1,12 @@
 """`flask purge FILE.csv`: the river from the command line."""
 
-import csv
-import io
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import click
 
@@ -14,7 +14,7 @@ from jobs.bell import ring, workers
 from purge import batches
 from purge.batches import Batch, Door, NotPossible, Outcome, State
 from purge.cli.unfit import refuse_unfit
-from purge.evidence import audit, ledger_copy
+from purge.evidence import audit
 from purge.extensions import db, reading
 from purge.intake import customer_csv
 
@@ -30,12 +30,6 @@ DONE, SOME_FAILED, REFUSED = 0, 1, 2
 @click.option(
     "--windows-1252", "agreed", is_flag=True, help="The file is not UTF-8, and its accents read right as windows-1252."
 )
-@click.option(
-    "--ledger-copy",
-    "is_ledger",
-    is_flag=True,
-    help="After a restore: FILE is a copy of the ledger, and whoever was purged since the backup is purged again.",
-)
 @click.option("--dry-run", is_flag=True, help="Stop at the review: say what would be deleted, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask; delete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object: batch, state, rows, outcomes, seconds.")
@@ -45,7 +39,6 @@ def purge(
     file: Path,
     column: str | None,
     agreed: bool,
-    is_ledger: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -58,19 +51,36 @@ def purge(
     """
     began = time.monotonic()
     refuse_unfit()
-    try:
-        if not inline and not workers():
-            raise NotPossible("No worker is running. Start one with `flask worker`, or add --inline.")
+    with refusals_end_it():
+        make_sure_of_workers(inline)
         with file.open("rb") as stream:
-            batch_id = _open(_returned(stream) if is_ledger else stream, file.name, column, agreed)
+            batch_id = _open(stream, file.name, column, agreed)
         _follow(batch_id, State.CHECKING, "Checking", batches.check if inline else None)
-        batch = _fetch(batch_id)
-        if batch.state is State.READY and not dry_run:
-            _confirm(batch, yes)
-            _follow(batch_id, State.RUNNING, "Deleting", batches.run if inline else None)
-    except (customer_csv.Refused, NotPossible, ledger_copy.Unreadable) as refused:
+        carry_out(batch_id, dry_run, yes, inline, began, as_json)
+
+
+@contextmanager
+def refusals_end_it() -> Iterator[None]:
+    """With one sentence, and the exit status that says so."""
+    try:
+        yield
+    except (customer_csv.Refused, NotPossible) as refused:
         click.echo(f"Refused: {refused}", err=True)
         sys.exit(REFUSED)
+
+
+def make_sure_of_workers(inline: bool) -> None:
+    """Raises NotPossible when nobody would do the work."""
+    if not inline and not workers():
+        raise NotPossible("No worker is running. Start one with `flask worker`, or add --inline.")
+
+
+def carry_out(batch_id: int, dry_run: bool, yes: bool, inline: bool, began: float, as_json: bool = False) -> NoReturn:
+    """From the review to the end: ask, delete, say what came of it; raises NotPossible when nobody said yes."""
+    batch = _fetch(batch_id)
+    if batch.state is State.READY and not dry_run:
+        _confirm(batch, yes)
+        _follow(batch_id, State.RUNNING, "Deleting", batches.run if inline else None)
     if inline:
         batches.settle()
     with reading():
@@ -78,23 +88,6 @@ def purge(
         _tell(batch, as_json, time.monotonic() - began)
         failed = batches.progress(batch).outcomes.get(Outcome.FAILED, 0)
     sys.exit(REFUSED if batch.state is State.REFUSED else SOME_FAILED if failed else DONE)
-
-
-def _returned(copy: BinaryIO) -> BinaryIO:
-    """A purge CSV of those whom a restored backup has brought back."""
-    with reading():
-        purged = ledger_copy.purged_since(db.session.connection(), io.TextIOWrapper(copy, "ascii", "replace"))
-        addresses, by_hand = batches.returned(db.session.connection(), purged)
-        db.session.rollback()
-    if not addresses:
-        click.echo("Nobody whom this copy knows as purged, and the ledger does not, is here.")
-        sys.exit(DONE)
-    if by_hand:
-        ids = ", ".join(map(str, by_hand))
-        click.echo(f"No file can name these customers; purge them from their profiles: {ids}", err=True)
-    table = io.StringIO()
-    csv.writer(table).writerows([["email"], *([address] for address in addresses)])
-    return io.BytesIO(table.getvalue().encode())
 
 
 def _open(stream: BinaryIO, name: str, column: str | None, agreed: bool) -> int:
