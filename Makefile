@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # In two processes, each with servers and a browser of its own: the tests wait as much as they work.
 TWO_AT_A_TIME := --numprocesses 2 --dist worksteal
+# The app is started hundreds of times: what Python compiled is kept, whatever the machine's settings say.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: run test soak bench lint
 
 run: .venv/app
