@@ -137,3 +137,4 @@ def test_a_batch_cancelled_from_elsewhere_ends_the_command(run, file, monkeypatc
     monkeypatch.setattr(batches, "run", cancelled)
     answer = run(file, "--inline", "--yes", "--json")
     assert json.loads(answer.stdout)["outcomes"]["cancelled"] == 1 and customers() == 1
+    assert answer.exit_code == 1  # not everybody was deleted

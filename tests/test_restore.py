@@ -14,7 +14,7 @@ from purge.cli.restored import copy_ledger, purge_again
 from purge.evidence.ledger import LedgerEntry, entries
 from purge.extensions import db, now
 from purge.models import Customer, User
-from tests.people import add_customer
+from tests.people import add_customer, refuse
 from tests.test_batches import counts, finished, there, work
 from tests.test_ledger import add_user_id
 from tests.test_purge_command import batch as last_batch
@@ -157,8 +157,8 @@ def test_who_is_younger_than_the_purge_stays_and_is_told_of(again, back_up, copy
     db.session.execute(update(Customer).values(created_at=now()))
     db.session.execute(update(Customer).where(Customer.email == "ben@people.com").values(email_key="zoe@people.com"))
     answer = again()
-    assert "Nobody" in answer.stdout and len(emails()) == 2
-    assert "1 are younger than their purge" in answer.stderr  # ben's number is zoe's now, who was never purged
+    assert answer.exit_code == 1 and "Nobody else" in answer.stdout and len(emails()) == 2
+    assert answer.stderr.count("  /customers/") == 1  # ben's number is zoe's now, who was never purged
 
 
 def test_where_nothing_was_restored_nobody_goes(again, copy):
@@ -190,6 +190,74 @@ def test_who_shares_an_address_with_somebody_purged_stays(again, back_up, copy):
     assert "Nobody" in again().stdout and there(twin, bob) == [True, True]
 
 
+def test_everybody_goes_who_shared_an_address_and_was_purged(again, back_up, copy):
+    """One batch enters a fingerprint once."""
+    twins = [add_customer("ann@people.com") for _ in range(3)]
+    stays = add_customer("ann@people.com")
+    backup = back_up()
+    for twin in twins:
+        purge_from_profile(twin)
+    copy()
+    backup.restore()
+    answer = again()
+    assert answer.exit_code == 0 and there(*twins, stays) == [False, False, False, True]
+    assert answer.stdout.count("is finished: 1 rows") == 3
+
+
+def test_who_cannot_be_purged_is_tried_once(again, back_up, copy):
+    ann = add_customer("ann@people.com")
+    backup = back_up()
+    finished("ann@people.com")
+    copy()
+    backup.restore()
+    refuse("DELETE", "customer")
+    answer = again()
+    assert answer.exit_code == 1 and there(ann) == [True] and counts(last_batch()) == {Outcome.FAILED: 1}
+
+
+def test_a_restore_of_the_customers_alone_is_found_too(again, copy):
+    """The ledger has everybody still."""
+    ann = add_customer("ann@people.com", created_at=LONG_AGO)
+    finished("ann@people.com")
+    copy()
+    add_customer("ann@people.com", id=ann, created_at=LONG_AGO)
+    assert again().exit_code == 0 and there(ann) == [False]
+
+
+def test_a_copy_made_after_the_restore_hides_no_gap(again, back_up, copy, monkeypatch):
+    """Its timer may be quicker than whoever restores: what was lost with the last hour is not known by then either."""
+    monkeypatch.setattr(ledger_copy, "LEEWAY", timedelta(0))
+    add_customer("ann@people.com")
+    add_customer("ben@people.com")
+    backup = back_up()
+    finished("ann@people.com")
+    copy()
+    finished("ben@people.com")  # in no copy
+    backup.restore()
+    late = copy()
+    answer = again()
+    assert answer.exit_code == 1 and "A copy is missing: of purges between" in answer.stderr
+    assert emails() == ["ben@people.com"] and entries_in(late) == 0
+    finished("ben@people.com")
+    copy()
+    answer = again()  # a backup of now knows all from before
+    assert answer.exit_code == 0 and "is missing" not in answer.stderr
+
+
+def test_a_database_without_customers_is_not_the_right_one(again, copy):
+    copy()
+    answer = again()
+    assert answer.exit_code == 2 and "right one" in answer.stderr
+
+
+def test_a_copy_that_cannot_be_opened_is_said_and_does_not_stop_the_next(again, copy, elsewhere):
+    add_customer("ann@people.com")
+    (elsewhere / "ledger-29990101.csv").mkdir()
+    copy()
+    answer = again()
+    assert answer.exit_code == 2 and "ledger-29990101.csv cannot be read" in answer.stderr
+
+
 def test_who_had_no_address_goes_and_whose_address_was_another_is_told_of(again, back_up, copy):
     odd, moved = add_customer("odd@people.com"), add_customer("moved@people.com")
     db.session.execute(update(Customer).where(Customer.id == odd).values(email="odd", email_key="odd"))
@@ -201,7 +269,11 @@ def test_who_had_no_address_goes_and_whose_address_was_another_is_told_of(again,
     copy()
     backup.restore()
     answer = again()
-    assert f"/customers/{moved}\n" in answer.stderr and f"/customers/{odd}\n" not in answer.stderr
+    assert (
+        answer.exit_code == 1
+        and f"/customers/{moved}\n" in answer.stderr
+        and f"/customers/{odd}\n" not in answer.stderr
+    )
     assert there(odd, moved) == [False, True]
 
 
@@ -252,12 +324,13 @@ def test_what_a_chunk_in_hand_enters_is_in_the_next_copy(copy):
 
 def test_a_missing_copy_is_told_of(again, copy, monkeypatch):
     monkeypatch.setattr(ledger_copy, "LEEWAY", timedelta(0))
+    add_customer("ann@people.com")
     first, second, third = copy(), copy(), copy()
     second.unlink()
     assert again().stderr.count("A copy is missing: of purges between") == 1
     first.unlink()
     answer = again()
-    assert "A copy is missing: of purges before" in answer.stderr and answer.exit_code == 0
+    assert "A copy is missing: of purges before" in answer.stderr and answer.exit_code == 1
     third.unlink()
     answer = again()
     assert answer.exit_code == 2 and "There is no copy of a ledger" in answer.stderr

@@ -30,7 +30,7 @@ from purge.batches.mapping import affected_rows, map_fields, preview
 from purge.batches.model import Batch, Door, Ground, NotPossible, Outcome, State, due
 from purge.batches.opening import masked, open_csv, seen_before
 from purge.batches.receipt import contradicted, has_receipt, receipt
-from purge.batches.returned import open_returned, returned
+from purge.batches.returned import Returned, open_returned, returned
 from purge.batches.run import run
 from purge.batches.settle import clear_files, forget_names, settle
 from purge.batches.single import open_single, pending_single, purge_of, single_outcome, today, waiting_purge
@@ -45,6 +45,7 @@ __all__ = [
     "Lost",
     "NotPossible",
     "Outcome",
+    "Returned",
     "State",
     "affected_rows",
     "cancel",

@@ -10,13 +10,14 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Select, or_, select
 
 from purge.batches.model import Batch, Outcome, PurgeRequest
+from purge.evidence import audit
 from purge.evidence.keys import key_for
 from purge.evidence.ledger import LedgerEntry, fingerprinter
 from purge.extensions import now
 
 BEGIN, END = "purge-ledger", "end"
 NAMES = "ledger-*.csv"
-BLOCK_ENTRIES = 5_000  # each a value of one question, of which SQLite takes some thirty thousand
+BLOCK_ENTRIES = 5_000
 # Between the moment that a chunk enters and its commit, and between two machines' clocks.
 LEEWAY = timedelta(minutes=10)
 
@@ -35,7 +36,17 @@ class Entry(NamedTuple):
 
 
 class Span(NamedTuple):
-    """What a copy knows: every purge from `since`, or from the first one, until `until`."""
+    """What a copy knows: every purge from `since`, or from the first one, until `until`; `event` and `seal` are the end of the
+    audit trail at its time."""
+
+    since: datetime | None
+    until: datetime
+    event: int
+    seal: bytes
+
+
+class Gap(NamedTuple):
+    """From when, None being the first purge of all, and until when not every purge is known."""
 
     since: datetime | None
     until: datetime
@@ -44,9 +55,9 @@ class Span(NamedTuple):
 class Copies(NamedTuple):
     """What the copies in a folder say together."""
 
-    purged: dict[bytes, tuple[bytes, datetime]]  # whom the ledger lacks: person to fingerprint and last purge
+    purged: dict[bytes, tuple[bytes, datetime]]  # person to fingerprint and last purge
     until: datetime
-    gaps: list[Span]
+    gaps: list[Gap]
 
 
 def persons() -> Callable[[int], bytes]:
@@ -63,14 +74,13 @@ def persons() -> Callable[[int], bytes]:
 
 def write(connection: Connection, folder: Path) -> tuple[Path, int]:
     """Write what the folder's copies do not have yet, whole or not at all: the new copy, and how many entries it has."""
-    moment = now()
-    since = next(_ends(folder), None)
+    moment, newest = now(), next(_whole(folder), None)
     place = folder / f"ledger-{moment:%Y%m%dT%H%M%S.%fZ}.csv"
     part = place.with_suffix(".part")
     try:
         with open(part, "x", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             lines = 0
-            for line in _sealed(_lines(connection, since and min(since, moment - LEEWAY), moment)):
+            for line in _sealed(_lines(connection, newest, moment - LEEWAY)):
                 file.write(line)
                 lines += 1
             file.flush()
@@ -81,44 +91,42 @@ def write(connection: Connection, folder: Path) -> tuple[Path, int]:
     return place, lines - 2
 
 
-def read(connection: Connection, folder: Path) -> Copies:
-    """Whom the copies in the folder know as purged, and the ledger does not. Raises Unreadable. Memory: some 300 bytes each."""
+def read(folder: Path) -> Copies:
+    """What the copies in the folder know. Raises Unreadable. Memory: some 300 bytes for everybody in them."""
     purged, spans = {}, []
 
-    def remember(block: list[Entry]) -> None:
-        # Whose entry the backup had was gone from it as well.
-        asked = select(LedgerEntry.fingerprint, LedgerEntry.batch_id, LedgerEntry.purged_at)
-        theirs = asked.where(LedgerEntry.fingerprint.in_({entry.fingerprint for entry in block}))
-        known = {tuple(row) for row in connection.execute(theirs)}
-        for person, *entry in block:
-            fingerprint, _, purged_at = entry
-            if tuple(entry) not in known and (person not in purged or purged[person][1] < purged_at):
-                purged[person] = fingerprint, purged_at
+    def remember(entry: Entry) -> None:
+        if entry.person not in purged or purged[entry.person][1] < entry.purged_at:
+            purged[entry.person] = entry.fingerprint, entry.purged_at
 
     for path in sorted(folder.glob(NAMES)):
         spans.append(_read(path, remember))
     if not spans:
         raise Unreadable(f"There is no copy of a ledger in {folder}.")
     gaps, covered = [], None
-    for since, until in sorted(spans, key=lambda span: (span.since is not None, span)):
-        if since and (covered is None or since > covered):
-            gaps.append(Span(covered, since))
-        covered = until if covered is None else max(covered, until)
+    for span in sorted(spans, key=lambda span: (span.since is not None, span)):
+        if span.since and (covered is None or span.since > covered):
+            gaps.append(Gap(covered, span.since))
+        covered = span.until if covered is None else max(covered, span.until)
     return Copies(purged, covered, gaps)
 
 
-def _ends(folder: Path) -> Iterator[datetime]:
-    """Until when the copies reach that are whole and ours, the newest first."""
+def _whole(folder: Path) -> Iterator[Span]:
+    """Of the copies that are whole and ours, the newest first."""
     for path in sorted(folder.glob(NAMES), reverse=True):
         try:
-            yield _read(path).until
+            yield _read(path)
         except Unreadable:
             continue
 
 
-def _lines(connection: Connection, since: datetime | None, moment: datetime) -> Iterator[str]:
-    person = persons()
-    yield f"{BEGIN},{_key()},{since.isoformat() if since else ''},{(moment - LEEWAY).isoformat()}\n"
+def _lines(connection: Connection, newest: Span | None, until: datetime) -> Iterator[str]:
+    """The ledger from where the newest copy ends, or from its beginning. A database that does not have the event with which that
+    copy ends was put back to an earlier day since: what it has forgotten no later copy can know."""
+    person, since, (event, seal) = persons(), newest and min(newest.until, until), audit.last(connection)
+    known_from = since if newest is None or audit.has(connection, newest.event, newest.seal) else until
+    first = BEGIN, _key(), known_from.isoformat() if known_from else "", until.isoformat(), event, seal.hex()
+    yield ",".join(map(str, first)) + "\n"
     for id, *entry in connection.execute(_entries(since), execution_options={"yield_per": BLOCK_ENTRIES}):
         fingerprint, batch_id, purged_at = entry
         yield f"{person(id).hex()},{fingerprint.hex()},{batch_id},{purged_at.isoformat()}\n"
@@ -145,37 +153,37 @@ def _sealed(lines: Iterator[str]) -> Iterator[str]:
     yield f"{END},{seal.hexdigest()}\n"
 
 
-def _read(path: Path, take: Callable[[list[Entry]], None] = lambda block: None) -> Span:
-    """Hand the entries of one copy on, block by block; that it is whole is known only in the end. Raises Unreadable."""
-    spoilt = Unreadable(f"{path.name} is not whole, or is not what was written.")
-    seal, block = _keyed(), []
-    with path.open("rb") as file:
-        first = file.readline().strip()
-        begin, *told = first.decode("ascii", "replace").split(",")
-        if begin != BEGIN:
-            raise Unreadable(f"{path.name} is no copy of a ledger.")
-        try:
-            key, since, until = told
+def _read(path: Path, take: Callable[[Entry], None] = lambda entry: None) -> Span:
+    """Hand the entries of one copy on; that it is whole is known only in the end. Raises Unreadable."""
+    seal = _keyed()
+    try:
+        with path.open("rb") as file:
+            first = file.readline().strip()
+            begin, key, *told = first.decode("ascii").split(",")
+            if begin != BEGIN:
+                raise Unreadable(f"{path.name} is no copy of a ledger.")
             if key != _key():
                 raise Unreadable(
                     f"{path.name} is the copy of a ledger under another LEDGER_KEY: nobody in it can be known again here."
                 )
-            span = Span(datetime.fromisoformat(since) if since else None, datetime.fromisoformat(until))
+            since, until, event, trail = told
+            since, until = since and datetime.fromisoformat(since), datetime.fromisoformat(until)
+            span = Span(since or None, until, int(event), bytes.fromhex(trail))
             seal.update(first + b"\n")
             for line in map(bytes.strip, file):
                 if line == f"{END},{seal.hexdigest()}".encode():
-                    take(block)
                     return span
                 seal.update(line + b"\n")
                 person, fingerprint, batch_id, purged_at = line.decode("ascii").split(",")
                 moment = datetime.fromisoformat(purged_at)
-                block.append(Entry(bytes.fromhex(person), bytes.fromhex(fingerprint), int(batch_id), moment))
-                if len(block) == BLOCK_ENTRIES:
-                    take(block)
-                    block = []
-        except ValueError:
-            raise spoilt from None
-    raise spoilt
+                take(Entry(bytes.fromhex(person), bytes.fromhex(fingerprint), int(batch_id), moment))
+    except OSError as error:
+        raise Unreadable(f"{path.name} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        pass
+    raise Unreadable(
+        f"{path.name} is not whole, or is not what was written. Take it out of the folder; what is missing then will be said."
+    )
 
 
 def _keyed() -> hmac.HMAC:

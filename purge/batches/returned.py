@@ -22,7 +22,8 @@ class Returned(NamedTuple):
 
     here: list[tuple[int, bytes]]
     changed: list[int]  # with another address than they had then
-    newer: int  # who are younger than their purge: they came back by themselves
+    newer: list[int]  # with their address, and younger than their purge
+    looked_at: int
 
 
 def returned(connection: Connection, purged: Mapping[bytes, tuple[bytes, datetime]]) -> Returned:
@@ -31,24 +32,28 @@ def returned(connection: Connection, purged: Mapping[bytes, tuple[bytes, datetim
     An id may have been given again since the restore, to somebody new.
     """
     person, fingerprint = ledger_copy.persons(), fingerprinter()
-    here, changed, newer = [], [], 0
+    here, changed, newer, looked_at = [], [], [], 0
     everybody = select(Customer.id, Customer.email_key, Customer.created_at).order_by(Customer.id)
     for id, key, created_at in connection.execute(everybody, execution_options={"yield_per": 5_000}):
+        looked_at += 1
         entry = purged.get(person(id))
         if entry is None:
             continue
         is_theirs, is_newer = fingerprint(key) == entry[0], created_at > entry[1]
-        if is_newer:
-            newer += is_theirs
+        if is_theirs and is_newer:
+            newer.append(id)
         elif is_theirs:
             here.append((id, entry[0]))
-        else:
+        elif not is_newer:
             changed.append(id)
-    return Returned(here, changed, newer)
+    return Returned(here, changed, newer, looked_at)
 
 
 def open_returned(here: list[tuple[int, bytes]]) -> int:
-    """The number of a new batch of these customers, frozen by their ids, that waits for its yes; all of it or nothing is stored."""
+    """The number of a new batch of these customers, frozen by their ids, that waits for its yes; all of it or nothing is stored.
+
+    No two may have one fingerprint: the ledger has one entry for each in a batch.
+    """
     token, rows = uuid.uuid4().hex, len(here)
     checked = {"state": State.CHECKING, "check_token": token, "rows": rows, "checked_rows": rows}
     with giving_way(db.engine), db.engine.begin() as connection:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 import click
 
@@ -49,14 +49,14 @@ def purge(
     Exit status: 0 when all went well, 1 when some rows failed in the deletion itself, 2 when the file was
     refused or the deletion not confirmed.
     """
-    began = time.monotonic()
     refuse_unfit()
     with refusals_end_it():
         make_sure_of_workers(inline)
         with file.open("rb") as stream:
             batch_id = _open(stream, file.name, column, agreed)
         _follow(batch_id, State.CHECKING, "Checking", batches.check if inline else None)
-        carry_out(batch_id, dry_run, yes, inline, began, as_json)
+        status = carry_out(batch_id, dry_run, yes, inline, as_json)
+    sys.exit(status)
 
 
 @contextmanager
@@ -75,9 +75,9 @@ def make_sure_of_workers(inline: bool) -> None:
         raise NotPossible("No worker is running. Start one with `flask worker`, or add --inline.")
 
 
-def carry_out(batch_id: int, dry_run: bool, yes: bool, inline: bool, began: float, as_json: bool = False) -> NoReturn:
-    """From the review to the end: ask, delete, say what came of it; raises NotPossible when nobody said yes."""
-    batch = _fetch(batch_id)
+def carry_out(batch_id: int, dry_run: bool, yes: bool, inline: bool, as_json: bool = False) -> int:
+    """From the review to the end: ask, delete, say what came of it; the exit status. Raises NotPossible when nobody said yes."""
+    batch, began = _fetch(batch_id), time.monotonic()
     if batch.state is State.READY and not dry_run:
         _confirm(batch, yes)
         _follow(batch_id, State.RUNNING, "Deleting", batches.run if inline else None)
@@ -86,8 +86,10 @@ def carry_out(batch_id: int, dry_run: bool, yes: bool, inline: bool, began: floa
     with reading():
         batch = db.session.get(Batch, batch_id, populate_existing=True)
         _tell(batch, as_json, time.monotonic() - began)
-        failed = batches.progress(batch).outcomes.get(Outcome.FAILED, 0)
-    sys.exit(REFUSED if batch.state is State.REFUSED else SOME_FAILED if failed else DONE)
+        outcomes = batches.progress(batch).outcomes
+    if batch.state in (State.REFUSED, State.DISCARDED):
+        return REFUSED
+    return SOME_FAILED if outcomes.get(Outcome.FAILED) or outcomes.get(Outcome.CANCELLED) else DONE
 
 
 def _open(stream: BinaryIO, name: str, column: str | None, agreed: bool) -> int:

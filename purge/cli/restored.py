@@ -1,19 +1,22 @@
 """`flask copy-ledger` and `flask purge-again`: so that a restored backup brings nobody back for good."""
 
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 from flask.cli import with_appcontext
+from sqlalchemy import func, select
 
 from purge import batches
-from purge.batches import NotPossible, ledger_copy
-from purge.cli.purge_csv import DONE, carry_out, make_sure_of_workers, refusals_end_it
+from purge.batches import NotPossible, Returned, ledger_copy
+from purge.cli.purge_csv import DONE, SOME_FAILED, carry_out, make_sure_of_workers, refusals_end_it
 from purge.cli.unfit import refuse_unfit
 from purge.evidence import audit
+from purge.evidence.ledger import LedgerEntry
 from purge.extensions import db, reading
 
+TO_LOOK_AT = SOME_FAILED  # the exit status when something is left for a person to do
 FOLDER = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
@@ -27,8 +30,11 @@ def copy_ledger(folder: Path) -> None:
     has brought back. There is no address in it, and nothing that leads to one without LEDGER_KEY.
     """
     refuse_unfit()
-    with reading(), db.engine.connect() as connection:
-        place, entries = ledger_copy.write(connection, folder)
+    try:
+        with reading(), db.engine.connect() as connection:
+            place, entries = ledger_copy.write(connection, folder)
+    except OSError as error:
+        raise click.ClickException(f"No copy was written to {folder}: {error.strerror}.") from None
     click.echo(f"{place}: {entries:,} entries")
 
 
@@ -42,36 +48,60 @@ def copy_ledger(folder: Path) -> None:
 def purge_again(folder: Path, dry_run: bool, yes: bool, inline: bool) -> None:
     """After a restore, purge again whom the backup has brought back, as the copies of the ledger in FOLDER know.
 
-    Exit status as of `flask purge`.
+    Of customers who share an address each is a batch of their own. Exit status: 0 when all went well, 1 when some failed or there
+    is somebody to look at by hand, 2 when a copy was refused or the deletion not confirmed.
     """
-    began = time.monotonic()
     refuse_unfit()
     with refusals_end_it():
         make_sure_of_workers(inline)
-        here = _look(folder)
-        if not here:
-            click.echo("Nobody is here whom these copies know as purged since the backup.")
-            sys.exit(DONE)
-        batch_id = batches.open_returned(here)
-        carry_out(batch_id, dry_run, yes, inline, began)
-
-
-def _look(folder: Path) -> list[tuple[int, bytes]]:
-    """Who is to be purged again; what else there is to know is said."""
-    with reading(), db.engine.connect() as connection:
         try:
-            copies = ledger_copy.read(connection, folder)
+            copies = ledger_copy.read(folder)
         except ledger_copy.Unreadable as unreadable:
             raise NotPossible(str(unreadable)) from None
-        returned = batches.returned(connection, copies.purged)
+        returned = _look(copies)
+        if not returned.looked_at:
+            raise NotPossible("There is no customer in this database at all. Is it the right one?")
+        status = _tell(copies, returned)
+        tried, once = set(), _one_for_each(returned.here)
+        while once:
+            status = max(status, carry_out(batches.open_returned(once), dry_run, yes, inline))
+            if dry_run:
+                break
+            tried |= set(once)
+            once = _one_for_each(one for one in _look(copies).here if one not in tried)
+    sys.exit(status)
+
+
+def _look(copies: ledger_copy.Copies) -> Returned:
+    with reading(), db.engine.connect() as connection:
+        return batches.returned(connection, copies.purged)
+
+
+def _one_for_each(here: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Of those who share an address the first: one batch enters one of them in the ledger."""
+    return list({fingerprint: (id, fingerprint) for id, fingerprint in reversed([*here])}.values())
+
+
+def _tell(copies: ledger_copy.Copies, returned: Returned) -> int:
+    """Say what there is to know before anything is done, and the exit status it makes by itself."""
+    url = db.engine.url.render_as_string()
+    click.echo(f"Looked at {returned.looked_at:,} customers in {url}.", err=True)
     click.echo(f"These copies know purges until {copies.until:%-d %B %Y, %H:%M} UTC.", err=True)
-    for since, until in copies.gaps:
+    with reading(), db.engine.connect() as connection:
+        newest = connection.scalar(select(func.max(LedgerEntry.purged_at)))
+    gaps = [gap for gap in copies.gaps if newest is None or gap.until > newest]  # before it the backup knew all
+    for since, until in gaps:
         begin = f"between {since:%-d %B %Y, %H:%M} and" if since else "before"
         click.echo(f"A copy is missing: of purges {begin} {until:%-d %B %Y, %H:%M} UTC they do not know all.", err=True)
-    if returned.newer:
-        click.echo(f"{returned.newer:,} are younger than their purge, as who signs up again is; they stay.", err=True)
-    if returned.changed:
-        click.echo("These had another address when they were purged. Look at each, and purge them by hand:", err=True)
-    for id in returned.changed:
-        click.echo(f"  /customers/{id}", err=True)
-    return returned.here
+    for words, ids in (
+        ("had another address when they were purged", returned.changed),
+        ("are younger than their purge, as who signs up again is", returned.newer),
+    ):
+        if ids:
+            click.echo(f"These {words}. They stay; look at each, and purge by hand who is to go:", err=True)
+        for id in ids:
+            click.echo(f"  /customers/{id}", err=True)
+    by_hand = bool(gaps or returned.changed or returned.newer)
+    if not returned.here:
+        click.echo(f"Nobody {'else ' if by_hand else ''}is here whom these copies know as purged.")
+    return TO_LOOK_AT if by_hand else DONE

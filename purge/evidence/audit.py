@@ -170,6 +170,12 @@ def last(connection: Connection) -> Row | None:
     return connection.execute(select(*_PLACE).order_by(_PLACE[0].desc()).limit(1)).first()
 
 
+def has(connection: Connection, number: int, seal: bytes) -> bool:
+    """Whether the trail still has what `last` once said."""
+    this = AuditEvent.number == number, AuditEvent.seal == seal
+    return connection.scalar(select(exists().where(*this)))
+
+
 def flaw(connection: Connection) -> str | None:
     """What somebody changed in the trail or in the ledger, in a sentence; reads both whole.
 
