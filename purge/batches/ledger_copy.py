@@ -123,7 +123,7 @@ def _whole(folder: Path) -> Iterator[Span]:
 def _lines(connection: Connection, newest: Span | None, until: datetime) -> Iterator[str]:
     """The ledger from where the newest copy ends, or from its beginning. A database that does not have the event with which that
     copy ends was put back to an earlier day since: what it has forgotten no later copy can know."""
-    person, since, (event, seal) = persons(), newest and min(newest.until, until), audit.last(connection)
+    person, since, (event, seal) = persons(), newest and min(newest.until, until), audit.last(connection) or (0, b"")
     known_from = since if newest is None or audit.has(connection, newest.event, newest.seal) else until
     first = BEGIN, _key(), known_from.isoformat() if known_from else "", until.isoformat(), event, seal.hex()
     yield ",".join(map(str, first)) + "\n"
@@ -159,14 +159,13 @@ def _read(path: Path, take: Callable[[Entry], None] = lambda entry: None) -> Spa
     try:
         with path.open("rb") as file:
             first = file.readline().strip()
-            begin, key, *told = first.decode("ascii").split(",")
-            if begin != BEGIN:
+            if not first.startswith(BEGIN.encode()):
                 raise Unreadable(f"{path.name} is no copy of a ledger.")
+            _, key, since, until, event, trail = first.decode("ascii").split(",")
             if key != _key():
                 raise Unreadable(
                     f"{path.name} is the copy of a ledger under another LEDGER_KEY: nobody in it can be known again here."
                 )
-            since, until, event, trail = told
             since, until = since and datetime.fromisoformat(since), datetime.fromisoformat(until)
             span = Span(since or None, until, int(event), bytes.fromhex(trail))
             seal.update(first + b"\n")

@@ -49,13 +49,14 @@ def purge(
     Exit status: 0 when all went well, 1 when some rows failed in the deletion itself, 2 when the file was
     refused or the deletion not confirmed.
     """
+    began = time.monotonic()
     refuse_unfit()
     with refusals_end_it():
         make_sure_of_workers(inline)
         with file.open("rb") as stream:
             batch_id = _open(stream, file.name, column, agreed)
         _follow(batch_id, State.CHECKING, "Checking", batches.check if inline else None)
-        status = carry_out(batch_id, dry_run, yes, inline, as_json)
+        status = carry_out(batch_id, dry_run, yes, inline, began, as_json)
     sys.exit(status)
 
 
@@ -75,9 +76,9 @@ def make_sure_of_workers(inline: bool) -> None:
         raise NotPossible("No worker is running. Start one with `flask worker`, or add --inline.")
 
 
-def carry_out(batch_id: int, dry_run: bool, yes: bool, inline: bool, as_json: bool = False) -> int:
+def carry_out(batch_id: int, dry_run: bool, yes: bool, inline: bool, began: float, as_json: bool = False) -> int:
     """From the review to the end: ask, delete, say what came of it; the exit status. Raises NotPossible when nobody said yes."""
-    batch, began = _fetch(batch_id), time.monotonic()
+    batch = _fetch(batch_id)
     if batch.state is State.READY and not dry_run:
         _confirm(batch, yes)
         _follow(batch_id, State.RUNNING, "Deleting", batches.run if inline else None)
@@ -86,8 +87,9 @@ def carry_out(batch_id: int, dry_run: bool, yes: bool, inline: bool, as_json: bo
     with reading():
         batch = db.session.get(Batch, batch_id, populate_existing=True)
         _tell(batch, as_json, time.monotonic() - began)
-        outcomes = batches.progress(batch).outcomes
-    if batch.state in (State.REFUSED, State.DISCARDED):
+        state, outcomes = batch.state, batches.progress(batch).outcomes
+        db.session.rollback()
+    if state in (State.REFUSED, State.DISCARDED):
         return REFUSED
     return SOME_FAILED if outcomes.get(Outcome.FAILED) or outcomes.get(Outcome.CANCELLED) else DONE
 

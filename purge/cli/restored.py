@@ -1,19 +1,18 @@
 """`flask copy-ledger` and `flask purge-again`: so that a restored backup brings nobody back for good."""
 
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import click
 from flask.cli import with_appcontext
-from sqlalchemy import func, select
 
 from purge import batches
 from purge.batches import NotPossible, Returned, ledger_copy
 from purge.cli.purge_csv import DONE, SOME_FAILED, carry_out, make_sure_of_workers, refusals_end_it
 from purge.cli.unfit import refuse_unfit
 from purge.evidence import audit
-from purge.evidence.ledger import LedgerEntry
 from purge.extensions import db, reading
 
 TO_LOOK_AT = SOME_FAILED  # the exit status when something is left for a person to do
@@ -64,7 +63,8 @@ def purge_again(folder: Path, dry_run: bool, yes: bool, inline: bool) -> None:
         status = _tell(copies, returned)
         tried, once = set(), _one_for_each(returned.here)
         while once:
-            status = max(status, carry_out(batches.open_returned(once), dry_run, yes, inline))
+            began = time.monotonic()
+            status = max(status, carry_out(batches.open_returned(once), dry_run, yes, inline, began))
             if dry_run:
                 break
             tried |= set(once)
@@ -87,12 +87,12 @@ def _tell(copies: ledger_copy.Copies, returned: Returned) -> int:
     url = db.engine.url.render_as_string()
     click.echo(f"Looked at {returned.looked_at:,} customers in {url}.", err=True)
     click.echo(f"These copies know purges until {copies.until:%-d %B %Y, %H:%M} UTC.", err=True)
-    with reading(), db.engine.connect() as connection:
-        newest = connection.scalar(select(func.max(LedgerEntry.purged_at)))
-    gaps = [gap for gap in copies.gaps if newest is None or gap.until > newest]  # before it the backup knew all
-    for since, until in gaps:
-        begin = f"between {since:%-d %B %Y, %H:%M} and" if since else "before"
-        click.echo(f"A copy is missing: of purges {begin} {until:%-d %B %Y, %H:%M} UTC they do not know all.", err=True)
+    for since, until in copies.gaps:
+        end = f"{until:%-d %B %Y, %H:%M} UTC"
+        of = f"between {since:%-d %B %Y, %H:%M} and {end}" if since else f"before {end}"
+        click.echo(
+            f"A copy is missing: of purges {of} they do not know all; an older backup brings more back.", err=True
+        )
     for words, ids in (
         ("had another address when they were purged", returned.changed),
         ("are younger than their purge, as who signs up again is", returned.newer),
@@ -101,7 +101,7 @@ def _tell(copies: ledger_copy.Copies, returned: Returned) -> int:
             click.echo(f"These {words}. They stay; look at each, and purge by hand who is to go:", err=True)
         for id in ids:
             click.echo(f"  /customers/{id}", err=True)
-    by_hand = bool(gaps or returned.changed or returned.newer)
+    by_hand = bool(copies.gaps or returned.changed or returned.newer)
     if not returned.here:
         click.echo(f"Nobody {'else ' if by_hand else ''}is here whom these copies know as purged.")
     return TO_LOOK_AT if by_hand else DONE
