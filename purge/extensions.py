@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+import psycopg
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
@@ -106,9 +107,13 @@ def insert_rows(connection: Connection, table: str, columns: Iterable[str], rows
         marks = ", ".join("?" for _ in columns)
         connection.connection.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', rows)
         return
-    with connection.connection.cursor() as cursor, cursor.copy(f'COPY "{table}" ({names}) FROM STDIN') as copy:
-        for row in rows:
-            copy.write_row(row)
+    copying = f'COPY "{table}" ({names}) FROM STDIN'
+    try:
+        with connection.connection.cursor() as cursor, cursor.copy(copying) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:  # as SQLAlchemy says it of every other statement
+        raise DBAPIError.instance(copying, None, error, psycopg.Error, dialect=connection.dialect) from None
 
 
 @contextmanager
@@ -160,7 +165,7 @@ def prepare_sqlite(engine: Engine) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves, below
         for pragma in (
             "journal_mode=WAL",
-            "synchronous=NORMAL",
+            "synchronous=FULL",  # what was told done must survive a power cut: NORMAL waits for the disk only at checkpoints
             "foreign_keys=ON",
             "secure_delete=ON",
             "busy_timeout=60000",  # longer than writing the file anew takes (purge.erasure.residue)
