@@ -10,6 +10,7 @@ from datetime import timedelta
 from importlib import import_module
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite3
 from sqlalchemy import delete, event, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
@@ -20,7 +21,7 @@ from purge.batches.check import MOST_ATTEMPTS
 from purge.batches.model import Chunk, PurgeRequest, UploadPart
 from purge.batches.upload import Lost
 from purge.erasure.map import read_map
-from purge.extensions import db, now, reading
+from purge.extensions import db, insert_rows, now, reading
 from purge.models import Customer
 from tests.people import add_customer, everything, hang_everything_on, refuse
 
@@ -161,7 +162,53 @@ def test_a_newcomer_with_the_purged_ones_address_is_not_deleted_by_the_old_plan(
     newcomer = add_customer("ann@people.com")
     db.session.commit()
     work(batches.run, batch)
-    assert there(newcomer) == [True] and counts(batch) == {Outcome.ALREADY_PURGED: 1}
+    assert there(newcomer) == [True] and counts(batch) == {Outcome.NOT_FOUND: 1}
+    assert "deleted after the check, and not by a batch" in [reason for _, _, reason in batches.results(batch)]
+
+
+def test_who_shows_another_address_than_they_were_found_by_is_left_alone(app):
+    """Somebody's import changed the one column and not the other."""
+    ann, odd = add_customer("ann@people.com"), add_customer("odd@people.com")
+    batch = confirmed("ann@people.com", "odd@people.com")
+    db.session.execute(update(Customer).where(Customer.id == ann).values(email="ben@people.com"))
+    db.session.execute(update(Customer).where(Customer.id == odd).values(email="ODD@people.com"))
+    work(batches.run, batch)
+    assert there(ann, odd) == [True, False] and counts(batch) == {Outcome.CHANGED: 1, Outcome.PURGED: 1}
+
+
+def test_whom_the_database_refuses_only_at_the_commit_fails_alone(app):
+    people = [add_customer(f"p{n}@people.com") for n in range(5)]
+    db.session.execute(text("CREATE TABLE hold (id INTEGER REFERENCES customer (id) DEFERRABLE INITIALLY DEFERRED)"))
+    db.session.execute(text(f"INSERT INTO hold VALUES ({people[2]})"))
+    batch = confirmed(*(f"p{n}@people.com" for n in range(5)))
+    work(batches.run, batch)
+    assert there(*people) == [False, False, True, False, False] and batch.state is State.FINISHED
+    assert counts(batch) == {Outcome.PURGED: 4, Outcome.FAILED: 1}
+
+
+def test_who_would_stay_in_the_search_index_fails_whole(app):
+    ann = add_customer("ann@people.com")
+    if db.engine.dialect.name == "postgresql":
+        db.session.execute(text("ALTER TABLE customer DISABLE TRIGGER USER"))
+    else:
+        named = (
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'customer' AND sql LIKE '% DELETE %'"
+        )
+        for name in db.session.scalars(text(named)).all():
+            db.session.execute(text(f"DROP TRIGGER {name}"))
+    batch = confirmed("ann@people.com")
+    work(batches.run, batch)
+    assert there(ann) == [True] and counts(batch) == {Outcome.FAILED: 1}
+
+
+def test_what_breaks_while_rows_are_copied_is_said_as_of_every_statement(app):
+    with pytest.raises(DBAPIError if db.engine.dialect.name == "postgresql" else sqlite3.Error):
+        insert_rows(db.session.connection(), "purge_request", ["no_column"], [(1,)])
+
+
+@pytest.mark.sqlite
+def test_a_commit_waits_for_the_disk(app):
+    assert db.session.scalar(text("PRAGMA synchronous")) == 2
 
 
 def test_the_file_is_destroyed_when_the_check_ends(app):

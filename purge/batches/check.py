@@ -93,7 +93,8 @@ def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
     An attempt counts that ends without a word, as one does that takes too much memory. That the database is in trouble is no
     fault of the file's.
     """
-    with alone(db.engine, f"check-{batch_id % LOCKS}") as is_alone:
+    place = batch_id % LOCKS if db.engine.dialect.name == "sqlite" else batch_id
+    with alone(db.engine, f"check-{place}") as is_alone:
         if not is_alone:  # a bell rung twice; and if not that, it will be rung again
             return
         token = uuid.uuid4().hex

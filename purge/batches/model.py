@@ -85,6 +85,7 @@ class Reason(StrEnum):
     SHARED_ADDRESS = "shared_address"
     ADDRESS_CHANGED = "address_changed"
     GONE = "gone"
+    DELETED_ELSEWHERE = "deleted_elsewhere"
     PURGED_BEFORE = "purged_before"
     DATABASE_REFUSED = "database_refused"
 
@@ -95,10 +96,11 @@ class Reason(StrEnum):
 
 _REASON_WORDS = {
     Reason.RAGGED: "not as many cells as the header",
-    Reason.OTHER_TYPE: "its type is not “purge”",
+    Reason.OTHER_TYPE: 'its type is not "purge"',
     Reason.SHARED_ADDRESS: "more than one customer has this address",
     Reason.ADDRESS_CHANGED: "the customer's address changed after the check",
     Reason.GONE: "another batch purged this customer first",
+    Reason.DELETED_ELSEWHERE: "deleted after the check, and not by a batch",
     Reason.PURGED_BEFORE: "an earlier batch purged this customer",
     Reason.DATABASE_REFUSED: "the database refused to delete this customer",
 }

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, inser
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import aliased
 
+from purge import email_address
 from purge.batches.model import Batch, Chunk, ChunkState, Door, Outcome, PurgeRequest, Reason, State
 from purge.batches.receipt import log_end, tell_end
 from purge.customers import search_index
@@ -19,7 +20,7 @@ from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
 from purge.evidence import audit, ledger
 from purge.evidence.audit import Act
-from purge.evidence.ledger import enter, fingerprinter
+from purge.evidence.ledger import LedgerEntry, enter, fingerprinter
 from purge.extensions import db, giving_way, now, reading
 from purge.models import Customer
 from purge.pace import loaded_stays
@@ -85,19 +86,22 @@ def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> bool:
 
 def _run_next_chunk(batch_id: int, most: int) -> Ran | None:
     """What it took; None when no chunk is left to us."""
-    with db.engine.begin() as connection:
-        chunk = _claim(connection, batch_id, most)
-        if chunk is None:
-            return None
-        started_at = now()
-        try:
+    is_theirs, chunk = False, None  # whether what breaks is about the chunk's rows
+    try:
+        with db.engine.begin() as connection:
+            chunk = _claim(connection, batch_id, most)
+            if chunk is None:
+                return None
+            is_theirs, started_at = True, now()
             done = _cancel(connection, chunk) if chunk.batch_state is State.CANCELLING else _purge(connection, chunk)
-        except (DBAPIError, NotErased) as error:
-            if not _is_refusal(error, chunk):
-                raise
-            log.warning("batch %s: a chunk of %s was rolled back: %s", batch_id, chunk.requests, _told(error))
-            raise ChunkRefused(chunk) from None  # the error's text may quote a person
-        _record(connection, chunk, started_at=started_at, **done)
+            is_theirs = False
+            _record(connection, chunk, started_at=started_at, **done)
+            is_theirs = True  # the commit looks at what was put off until then
+    except (DBAPIError, NotErased) as error:
+        if not (is_theirs and _is_refusal(error, chunk)):
+            raise
+        log.warning("batch %s: a chunk of %s was rolled back: %s", batch_id, chunk.requests, _told(error))
+        raise ChunkRefused(chunk) from None  # the error's text may quote a person
     return Ran(chunk.requests, (now() - started_at).total_seconds())
 
 
@@ -167,7 +171,7 @@ def _purge(connection: Connection, chunk: Row) -> dict:
         customer = there.get(request.customer_id)
         if customer is None:
             gone.append(request)
-        elif fingerprint(customer.email_key) != request.fingerprint:
+        elif fingerprint(customer.email_key) != request.fingerprint or not _is_key_of(customer):
             changed.append(request)
         elif customer.is_shared and not chunk.door.means_one:
             shared.append(request)
@@ -176,22 +180,47 @@ def _purge(connection: Connection, chunk: Row) -> dict:
     ids = [request.customer_id for request in going]
     with search_index.erasing(connection):
         erased = erase(connection, read_map(db.metadata), ids) if ids else {}
-    _end(connection, chunk, Outcome.ALREADY_PURGED, Reason.GONE, gone)
+    if ids and search_index.has(connection, ids):  # whose triggers somebody has turned off
+        raise NotErased("an entry of the search index is left")
+    purged, missing = _known(connection, gone)
+    _end(connection, chunk, Outcome.ALREADY_PURGED, Reason.GONE, purged)
+    _end(connection, chunk, Outcome.NOT_FOUND, Reason.DELETED_ELSEWHERE, missing)
     _end(connection, chunk, Outcome.CHANGED, Reason.ADDRESS_CHANGED, changed)
     _end(connection, chunk, Outcome.HELD, Reason.SHARED_ADDRESS, shared)
     _end(connection, chunk, Outcome.PURGED)
-    purged, moment = select(PurgeRequest.fingerprint, PurgeRequest.batch_id), now()
-    enter(connection, purged.where(*_requests(chunk), PurgeRequest.outcome == Outcome.PURGED), moment)
+    done, moment = select(PurgeRequest.fingerprint, PurgeRequest.batch_id), now()
+    enter(connection, done.where(*_requests(chunk), PurgeRequest.outcome == Outcome.PURGED), moment)
     entered = ledger.digest((request.fingerprint, chunk.batch_id, moment) for request in going)
-    spared = {Outcome.ALREADY_PURGED: len(gone), Outcome.CHANGED: len(changed), Outcome.HELD: len(shared)}
-    return {"outcomes": {Outcome.PURGED: len(going), **spared}, "erased": erased, "entered": entered}
+    spared = {
+        Outcome.ALREADY_PURGED: purged,
+        Outcome.NOT_FOUND: missing,
+        Outcome.CHANGED: changed,
+        Outcome.HELD: shared,
+    }
+    outcomes = {outcome: len(requests) for outcome, requests in spared.items()}
+    return {"outcomes": {Outcome.PURGED: len(going), **outcomes}, "erased": erased, "entered": entered}
+
+
+def _known(connection: Connection, gone: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Of those who are there no more, whom the ledger knows, and whom somebody else has deleted."""
+    asked = select(LedgerEntry.fingerprint).where(LedgerEntry.fingerprint.in_({one.fingerprint for one in gone}))
+    known = set(connection.scalars(asked)) if gone else set()
+    return [one for one in gone if one.fingerprint in known], [one for one in gone if one.fingerprint not in known]
+
+
+def _is_key_of(customer: Row) -> bool:
+    """Whether the address that everybody sees is the one by which they were found; what is no address has no other form."""
+    key, problem = email_address.read(customer.email)
+    return problem is not None or key == customer.email_key
 
 
 def _there(connection: Connection, ids: list[int]) -> dict[int, Row]:
     """Those of these customers who are still there, locked; each with whether another has their address by now."""
     other = aliased(Customer)
     is_shared = exists().where(other.email_key == Customer.email_key, other.id != Customer.id).label("is_shared")
-    asked = select(Customer.id, Customer.email_key, is_shared).where(among(Customer.id, ids, connection))
+    asked = select(Customer.id, Customer.email, Customer.email_key, is_shared).where(
+        among(Customer.id, ids, connection)
+    )
     locked = asked.order_by(Customer.id).with_for_update()  # in order: no deadlock
     return {customer.id: customer for customer in connection.execute(locked)}
 

@@ -20,10 +20,12 @@ from sqlalchemy import (
     event,
     literal_column,
     not_,
+    select,
     table,
 )
 
 from purge.customers.folding import SHORTEST_INSIDE, at_start, search_text, sort_text
+from purge.erasure.engine import among
 from purge.extensions import db
 
 NAME = "customer_search"
@@ -59,6 +61,12 @@ def erasing(connection: Connection):
         yield
     finally:
         _erasing.reset(token)
+
+
+def has(connection: Connection, ids: list[int]) -> bool:
+    """Whether it has an entry of any of these customers."""
+    theirs = among(entries.c.rowid, ids, connection)
+    return connection.execute(select(entries.c.rowid).where(theirs).limit(1)).first() is not None
 
 
 def at_least(match: Match, words: list[str]) -> ColumnElement[bool]:
