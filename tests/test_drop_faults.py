@@ -386,16 +386,55 @@ def test_what_is_no_fault_of_the_files_does_not_use_its_attempts_up(server, conn
         for _ in range(9):
             try_again(connection)
 
-    def hang(asked, _path):
-        if asked == "read":
-            time.sleep(1)
-
-    server.fault = hang
+    server.fault = lambda *_: time.sleep(1)  # whatever it is asked
     with monkeypatch.context() as patched:
         patched.setattr(sftp, "WAIT_SECONDS", 0.3)
         for _ in range(9):
             try_again(connection)
     it_ends_well(server, connection)
+
+
+@pytest.mark.parametrize("at", ["read", "write"])
+def test_one_file_at_which_the_server_hangs_each_time_holds_up_no_other(server, connection, monkeypatch, at):
+    """In reading it, and in writing its answer."""
+    put(server, "stuck.csv", *(f"{number}@people.com" for number in range(100)))
+
+    def hang(asked, path):
+        file = server.files / path.lstrip("/")
+        if asked == at and ("stuck" in path or file.stat().st_size > 1_000):
+            time.sleep(1)
+
+    server.fault = hang
+    with monkeypatch.context() as patched:
+        patched.setattr(sftp, "WAIT_SECONDS", 0.3)
+        while not connection.failures:
+            look(connection)
+        put(server, "younger.csv", "ann@people.com")
+        for _ in range(6):
+            db.session.execute(update(DroppedFile).values(next_try_at=now() - timedelta(minutes=1)))
+            look(connection)
+    assert answer(server, "younger.result.csv") == {"2": "purged"}
+    assert connection.failures == 0 and connection.failing_since
+    stuck = db.session.scalar(select(DroppedFile).where(DroppedFile.name == "stuck.csv"))
+    assert stuck.trouble and stuck.next_try_at > now() + timedelta(minutes=30), "ever more rarely"
+    server.fault = lambda *_: None
+    look_until_answered(connection)
+    assert answer(server, "stuck.result.csv")["2"] == "not found"
+
+
+def test_a_file_that_is_always_too_slow_is_refused_in_the_end_and_says_so(server, connection, monkeypatch):
+    put(server, "people.csv", *(f"{number}@people.com" for number in range(60_000)))
+    server.fault = lambda operation, path: time.sleep(0.3) if operation == "read" else None
+    with monkeypatch.context() as patched:
+        patched.setattr(sftp, "WAIT_SECONDS", 1)
+        patched.setattr(sftp, "SLOWEST", 10**9)
+        for _ in range(10):
+            try_again(connection)
+    assert not (server.files / "failed").exists()
+    server.fault = lambda *_: None
+    look_until_answered(connection)
+    told = (server.files / "failed/people.error.txt").read_text()
+    assert "8 attempts" in told and "was slower than" in told
 
 
 def test_a_file_that_is_given_up_says_why(server, connection):
@@ -644,7 +683,7 @@ def test_a_server_that_drips_is_given_up_like_one_that_hangs(server, connection,
     server.fault = lambda operation, path: time.sleep(0.3) if operation == "read" else None
     began = time.monotonic()
     poll(connection)
-    assert time.monotonic() - began < 8 and connection.failures == 1 and "stopped answering" in connection.last_error
+    assert time.monotonic() - began < 8 and connection.failures == 1 and "was slower than" in connection.last_error
 
 
 def test_what_nobody_foresaw_is_said_on_the_connection_and_slows_it_down(server, connection, monkeypatch):

@@ -78,6 +78,10 @@ class OurOwn(Trouble):
     """Something is wrong here, and not with the server."""
 
 
+class _TooSlow(Exception):
+    """Fewer bytes came or went than are worth the wait."""
+
+
 class TooLarge(Trouble):
     """More bytes than are allowed."""
 
@@ -225,7 +229,7 @@ class Drop:
         """Hang up on a server from which so few bytes since then are too few: to close a file, it would have to answer first."""
         if time.monotonic() - began > WAIT_SECONDS + moved / SLOWEST:
             self._client.get_channel().close()
-            raise TimeoutError
+            raise _TooSlow
 
     def _replace(self, name: str, to: str) -> None:
         """Without OpenSSH's extension a rename does not replace, so what is in the way goes first."""
@@ -247,6 +251,9 @@ class Drop:
         try:
             with _deadline(seconds or WAIT_SECONDS, self._client.get_channel().get_transport().close):
                 yield
+        except _TooSlow:
+            least = f"{SLOWEST / 1000:,.0f} kB a second"
+            raise Unreachable(f"{self._host} was slower than {least} when it was to {what}.") from None
         except (TimeoutError, EOFError, ConnectionError, paramiko.SSHException) as error:
             raise Unreachable(f"{self._host} stopped answering when it was to {what} ({_name(error)}).") from None
         except (paramiko.SFTPError, UnicodeError):

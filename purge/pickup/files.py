@@ -3,7 +3,7 @@
 import unicodedata
 from datetime import datetime, timedelta
 
-from sqlalchemy import Row, exists, func, literal, or_, select, update
+from sqlalchemy import Row, case, exists, func, literal, or_, select, update
 from sqlalchemy.orm import aliased
 
 from purge import batches
@@ -14,6 +14,7 @@ from purge.pickup.model import DroppedFile, FileState
 
 FAILED_FOR = timedelta(days=30)
 PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
+PUT_OFF = timedelta(minutes=15)  # twice as long each time: the attempts to read a file take most of a day
 DRY, ENDING, MASK = "dryrun", ".csv", "\N{HORIZONTAL ELLIPSIS}"
 MOST_ATTEMPTS = 8  # to read a file
 BATCH_ENDED = (State.FINISHED, State.REFUSED, State.DISCARDED)
@@ -21,12 +22,14 @@ IN_HAND = DroppedFile.state.in_([FileState.CLAIMED, FileState.TAKEN])
 UNTAKEN = DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED])
 OPEN = DroppedFile.state.in_([FileState.SEEN, FileState.CLAIMED, FileState.TAKEN])  # of ended ones there may be 100,000
 IS_KEPT = DroppedFile.kept_until.is_not(None)
+IN_TROUBLE = DroppedFile.trouble.is_not(None)
 
 
 def turn(connection: Row, *conditions) -> list[Row]:
-    """Whose turn it is, those tried least first, then the oldest."""
+    """Whose turn it is: the oldest first; after all others those in trouble, those first that were tried longest ago."""
     wanted = DroppedFile.connection_id == connection.id, DroppedFile.next_try_at <= now(), *conditions
-    order = DroppedFile.attempts, DroppedFile.changed, DroppedFile.name
+    tried = IN_TROUBLE, case((IN_TROUBLE, DroppedFile.next_try_at))
+    order = *tried, DroppedFile.attempts, DroppedFile.changed, DroppedFile.name
     with reading(), db.engine.connect() as reader:
         return list(reader.execute(select(DroppedFile.__table__).where(*wanted).order_by(*order)))
 
@@ -54,6 +57,11 @@ def runnable(runs_up_to) -> tuple:
     return *waiting(), DroppedFile.next_try_at <= now(), enough
 
 
+def outlived() -> tuple:
+    """Files that were kept for as long as they should be."""
+    return DroppedFile.state == FileState.ENDED, DroppedFile.kept_until < now()
+
+
 def is_dry(name: str) -> bool:
     """However it is spelled, and with the (1) that a desktop adds: a trial must not delete."""
     plain = unicodedata.normalize("NFKD", name).lower()
@@ -75,10 +83,18 @@ def try_again_later(file: Row, **values) -> None:
             raise Trouble("Another look had the file first.")
 
 
-def note_trouble(file: Row, sentence: str, is_its_own: bool = True) -> None:
-    """What kept us from going on with it, until we do; what was no fault of the file's never uses its attempts up."""
-    given_back = {} if is_its_own else {"attempts": DroppedFile.attempts - 1}
-    _write(file.id, trouble=sentence[:500], **given_back)
+def note_trouble(file: Row, sentence: str, **values) -> None:
+    """What kept us from going on with it, until we do."""
+    _write(file.id, trouble=sentence[:500], **values)
+
+
+def note_break(file: Row, sentence: str, is_ours: bool) -> None:
+    """What ended the look at it. At a file that was well it says nothing of the file, and its attempt is given back. One in
+    trouble came after all others, at which the look did not end: it is put off, and its attempt counts unless the fault is ours."""
+    values = {"next_try_at": now() + PUT_OFF * 2 ** min(file.attempts, 4)} if file.trouble else {}
+    if is_ours or not file.trouble:
+        values["attempts"] = DroppedFile.attempts - 1
+    note_trouble(file, sentence, **values)
 
 
 def begin_attempts(file: Row) -> None:

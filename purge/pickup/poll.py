@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from flask import current_app
 from sqlalchemy import Row, exists, func, or_, select, update
@@ -19,11 +20,11 @@ from sqlalchemy import Row, exists, func, or_, select, update
 from purge.batches import Batch, NotPossible
 from purge.extensions import alone, db, now, reading
 from purge.intake import sftp
-from purge.intake.sftp import Drop, Trouble, Unreachable
+from purge.intake.sftp import Drop, OurOwn, Trouble, Unreachable
 from purge.pickup import files
 from purge.pickup.answer import answer, throw_away
 from purge.pickup.connections import address
-from purge.pickup.model import DroppedFile, FileState, SftpConnection
+from purge.pickup.model import DroppedFile, SftpConnection
 from purge.pickup.note import note
 from purge.pickup.take import let_run, take
 
@@ -91,43 +92,47 @@ def at_rest(connection_id: int):
 
 
 def _look(connection: Row, drop: Drop, opened, keep_going, looked: Looked) -> None:
+    """First the files that are well, then those in trouble: one at which the server hangs each time has no other behind it."""
     until = time.monotonic() + POLL_SECONDS
 
-    def each(conditions: tuple, act: Callable[[Row], None]) -> None:
+    def each(conditions: Callable[[], tuple], act: Callable[[Row], None], *besides) -> None:
         """One file's trouble is no other's, unless the connection is gone; what an admin changes counts from the next file on."""
-        for file in files.turn(connection, *conditions):
+        for file in files.turn(connection, *conditions(), *besides):
             if not keep_going() or time.monotonic() > until or not _is_as_it_was(connection):
                 looked.ran_out = True
                 return
             try:
                 act(file)
-            except Unreachable as gone:
+            except (Unreachable, OurOwn) as broke:
                 db.session.rollback()
-                files.note_trouble(file, str(gone), is_its_own=False)
+                files.note_break(file, str(broke), is_ours=isinstance(broke, OurOwn))
                 raise
             except Exception as error:
                 db.session.rollback()
                 sentence = str(error) if isinstance(error, Trouble) else _unexpected(connection, error)
-                files.note_trouble(file, sentence, is_its_own=not isinstance(error, sftp.OurOwn))
+                files.note_trouble(file, sentence)
                 looked.troubles.append(sentence)
             finally:
                 db.session.rollback()  # nothing of one file's is left to the next
 
-    def answer_it(file: Row) -> None:
-        answer(connection, drop, file)
-
-    each(files.answerable(), answer_it)
-    each(files.runnable(connection.runs_up_to), lambda file: let_run(drop, file, opened))
+    old = now() - _age()  # before this look, at the latest
+    answers = files.answerable, lambda file: answer(connection, drop, file)
+    runs = partial(files.runnable, connection.runs_up_to), lambda file: let_run(drop, file, opened)
+    takes = lambda: (files.UNTAKEN, DroppedFile.seen_at < old), lambda file: take(connection, drop, file, opened)
+    throws = files.outlived, lambda file: throw_away(drop, file)
+    for step in (answers, runs):
+        each(*step, ~files.IN_TROUBLE)
     if looked.ran_out or not _is_as_it_was(connection):
         looked.ran_out = True
         return
-    old = now() - _age()  # before this look, at the latest
     note(connection, drop)
-    ripe = files.UNTAKEN, DroppedFile.seen_at < old
-    each(ripe, lambda file: take(connection, drop, file, opened))
-    each(files.answerable(), answer_it)
-    outlived = DroppedFile.state == FileState.ENDED, DroppedFile.kept_until < now()
-    each(outlived, lambda file: throw_away(drop, file))
+    for step in (takes, answers, throws):
+        each(*step, ~files.IN_TROUBLE)
+    try:
+        for step in (runs, takes, answers, throws):
+            each(*step)
+    except (Unreachable, OurOwn) as broke:  # as the file's own trouble: with all others the look has gone well
+        looked.troubles.append(str(broke))
 
 
 def _came_to_an_end(connection: Row, looked: Looked) -> None:
