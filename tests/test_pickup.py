@@ -143,6 +143,23 @@ def test_what_is_no_finished_csv_is_left_alone(drop, connection):
     assert customers() == 1 and before - names(drop) == {"-rf.csv"}
     assert answer(drop, "-rf.result.csv") == {"2": "not found"}
     assert connection.left_alone == 4 and connection.failures == 0
+    assert pickup.worries(connection) == ["leaves 4 entries in the folder alone"]
+
+
+@pytest.mark.parametrize("space", ["\u3000", "\xa0", "\u202f", "\u2009", "\xad", "\u200c", "\u200d"])
+def test_a_name_with_any_space_or_joiner_that_keyboards_type_is_read(drop, connection, space):
+    add_customer("ann@people.com")
+    put(drop, f"people{space}monday.csv", "ann@people.com")
+    look_until_answered(connection)
+    assert answer(drop, "peoplemonday-1.result.csv") == {"2": "purged"} and not connection.left_alone
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\u202e", "\u0085", "\ufeff", "\ue000"])
+def test_a_name_with_a_sign_that_turns_or_breaks_a_line_is_left_alone_and_told(drop, connection, sign):
+    put(drop, f"people{sign}monday.csv", "nobody@people.com")
+    look_until_answered(connection)
+    assert names(drop) == {f"people{sign}monday.csv"}
+    assert pickup.worries(connection) == ["leaves 1 entry in the folder alone"]
 
 
 def test_a_file_is_taken_only_once_it_has_stood_still(app, drop, connection):

@@ -211,6 +211,8 @@ def worries(connection: SftpConnection) -> list[str]:
     if unusable := _unusable(connection):
         files = "file" if unusable == 1 else "files"
         found.append(f"has brought {unusable:,} {files} since yesterday that cannot be used")
+    if alone := connection.left_alone:
+        found.append(f"leaves {alone:,} {'entry' if alone == 1 else 'entries'} in the folder alone")
     return found
 
 

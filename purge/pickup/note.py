@@ -1,6 +1,7 @@
 """What stands in a folder: what could be taken is noted, with its size and time; what is none for us is counted."""
 
 import re
+import unicodedata
 from contextlib import suppress
 
 from sqlalchemy import Row, delete, insert, select, update
@@ -13,6 +14,9 @@ from purge.pickup import files
 from purge.pickup.model import DroppedFile, FileState, SftpConnection, claimed
 
 MOST_NAME = 200  # bytes: its answer's name is longer, and servers take 255
+WORDLESS = (
+    "\N{SOFT HYPHEN}\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of no width, and in ordinary words and emoji
+)
 CLAIM = re.compile(r"\.([0-9a-f]{32})\.claimed")
 
 
@@ -103,4 +107,10 @@ def _candidates(drop: Drop) -> tuple[dict[str, Entry], dict[str, Entry], int]:
 
 def is_plain(name: str) -> bool:
     """A name and no path, that a person could have typed; what is not UTF-8 came in as surrogates, which do not print."""
-    return "/" not in name and "\\" not in name and name.isprintable() and len(name.encode()) <= MOST_NAME
+    is_path = "/" in name or "\\" in name
+    return not is_path and all(map(_is_typed, name)) and len(name.encode()) <= MOST_NAME
+
+
+def _is_typed(sign: str) -> bool:
+    """Python prints of all spaces only one; a Mac and a Japanese keyboard type others."""
+    return sign.isprintable() or sign in WORDLESS or unicodedata.category(sign) == "Zs"
