@@ -17,6 +17,7 @@ from functools import partial
 import pytest
 from paramiko import SFTPAttributes
 from sqlalchemy import case, func, select, update
+from sqlalchemy.exc import OperationalError
 
 from purge import batches, pickup
 from purge.batches import Batch, Outcome, State
@@ -131,6 +132,32 @@ def test_our_own_full_disk_is_not_told_as_the_servers(server, connection, monkey
             look(connection)
     trouble = db.session.scalar(select(DroppedFile.trouble))
     assert trouble == "The file could not be kept here while it was read: no space left on device."
+    it_ends_well(server, connection)
+
+
+def full_disk(patched):
+    """As the operating system buffers: a small file does not reach the disk before it is read again."""
+    patched.setattr(tempfile, "TemporaryFile", partial(open, "/dev/full", "r+b"))
+
+
+def full_database(patched):
+    def store(*_):
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+    patched.setattr(sys.modules["purge.batches.upload"], "store", store)
+
+
+@pytest.mark.parametrize("fault", [full_disk, full_database])
+def test_nothing_that_is_full_here_refuses_a_file_or_reads_it_again_and_again(server, connection, monkeypatch, fault):
+    connection.every_seconds = 3_600
+    put(server, "people.csv", "ann@people.com")
+    with monkeypatch.context() as patched:
+        fault(patched)
+        for _ in range(12):
+            try_again(connection)
+        file = db.session.scalar(select(DroppedFile))
+        assert file.trouble.startswith("The file could not be kept here") and file.attempts == 0
+        assert connection.failing_since and connection.next_look_at > now() + timedelta(minutes=10)
     it_ends_well(server, connection)
 
 

@@ -421,6 +421,14 @@ def test_the_next_look_comes_when_a_file_is_of_age_and_not_a_whole_turn_later(ap
     assert connection.next_look_at - now() > timedelta(minutes=50)
 
 
+def test_the_next_look_comes_when_a_file_was_kept_for_long_enough(app, drop, connection):
+    connection.every_seconds = 86_400
+    app.config["DROP_REST_SECONDS"] = 1_800
+    put(drop, "people.csv", "nobody@people.com")
+    look_until_answered(connection)
+    assert timedelta(minutes=25) < connection.next_look_at - now() < timedelta(minutes=31)
+
+
 def test_a_look_that_ran_out_of_time_goes_on_at_once(drop, connection):
     connection.every_seconds = 3600
     for number in range(5):

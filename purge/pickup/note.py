@@ -14,9 +14,7 @@ from purge.pickup import files
 from purge.pickup.model import DroppedFile, FileState, SftpConnection, claimed
 
 MOST_NAME = 200  # bytes: its answer's name is longer, and servers take 255
-WORDLESS = (
-    "\N{SOFT HYPHEN}\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # of no width, and in ordinary words and emoji
-)
+JOINERS = "\N{SOFT HYPHEN}\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # in ordinary words, and in emoji
 CLAIM = re.compile(r"\.([0-9a-f]{32})\.claimed")
 
 
@@ -113,4 +111,4 @@ def is_plain(name: str) -> bool:
 
 def _is_typed(sign: str) -> bool:
     """Python prints of all spaces only one; a Mac and a Japanese keyboard type others."""
-    return sign.isprintable() or sign in WORDLESS or unicodedata.category(sign) == "Zs"
+    return sign.isprintable() or sign in JOINERS or unicodedata.category(sign) == "Zs"

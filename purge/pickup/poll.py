@@ -163,19 +163,26 @@ def _came_to_an_end(connection: Row, looked: Looked) -> None:
 
 
 def _afterwards(connection: Row, at: datetime) -> tuple[datetime, bool]:
-    """When to look next: on the schedule, or sooner when a file comes of age; and whether one is in trouble."""
+    """When to look next: on the schedule, or sooner when a file comes of age, has its next try or was kept for long enough; and
+    whether one is in trouble."""
     theirs = DroppedFile.connection_id == connection.id
-    to_be_taken = theirs, files.UNTAKEN
-    troubled = theirs, files.OPEN, DroppedFile.trouble.is_not(None)
+    tried = files.IN_TROUBLE | (DroppedFile.attempts > 0)
+    troubled = theirs, files.OPEN, files.IN_TROUBLE
     outlived = theirs, DroppedFile.kept_until < at
+
+    def soonest(column, *conditions) -> datetime:
+        found = reader.scalar(select(func.min(column)).where(theirs, *conditions))
+        return found or datetime.max.replace(tzinfo=at.tzinfo) - _age() - A_MOMENT
+
     with reading(), db.engine.connect() as reader:
-        untried = select(func.min(DroppedFile.seen_at)).where(*to_be_taken, DroppedFile.attempts == 0)
-        tried = select(func.min(DroppedFile.next_try_at)).where(*to_be_taken, DroppedFile.attempts > 0)
-        seen_at, next_try_at = reader.scalar(untried), reader.scalar(tried)
+        due = (
+            soonest(DroppedFile.seen_at, files.UNTAKEN, ~tried) + _age() + A_MOMENT,
+            soonest(DroppedFile.next_try_at, files.UNTAKEN, tried),
+            soonest(DroppedFile.kept_until, DroppedFile.kept_until >= at) + A_MOMENT,
+            soonest(DroppedFile.next_try_at, DroppedFile.kept_until < at),
+        )
         is_stuck = reader.scalar(select(exists().where(*troubled) | exists().where(*outlived)))
-    ripens = [seen_at + _age() + A_MOMENT] if seen_at else []
-    soonest = min([*ripens, *([next_try_at] if next_try_at else [])], default=datetime.max.replace(tzinfo=at.tzinfo))
-    return min(at + timedelta(seconds=connection.every_seconds), max(soonest, at + A_MOMENT)), is_stuck
+    return min(at + timedelta(seconds=connection.every_seconds), max(min(due), at + A_MOMENT)), is_stuck
 
 
 def _is_as_it_was(connection: Row) -> bool:

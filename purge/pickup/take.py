@@ -3,11 +3,13 @@
 import os
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from flask import current_app
 from sqlalchemy import Row, exists, select
+from sqlalchemy.exc import OperationalError
 
 from purge import batches
 from purge.batches import Batch, Door, NotPossible, State
@@ -39,15 +41,26 @@ def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]
     if files.has_changed(file, entry):  # replaced between look and claim
         with db.engine.begin() as writer:
             return files.begin_anew(writer, file.id, entry)
-    with tempfile.TemporaryFile() as copy:
-        try:
+    try:
+        with _kept_here(), tempfile.TemporaryFile() as copy:
             drop.read(entry, copy, current_app.config["MAX_CSV_BYTES"])
             copy.seek(0)
             batch = _open(connection, file, copy)
-        except (sftp.TooLarge, customer_csv.Refused, NotPossible) as refused:
-            db.session.rollback()
-            return files.refuse(file, str(refused))
+    except (sftp.TooLarge, customer_csv.Refused, NotPossible) as refused:
+        db.session.rollback()
+        return files.refuse(file, str(refused))
     opened(batch)
+
+
+@contextmanager
+def _kept_here() -> Iterator[None]:
+    """Our own disk and database may fail, and the file is not to blame; the disk often when a copy is closed, and not before."""
+    try:
+        yield
+    except OSError as error:
+        raise sftp.OurOwn(f"The file could not be kept here: {(error.strerror or 'its disk fails').lower()}.") from None
+    except OperationalError:
+        raise sftp.OurOwn("The file could not be kept here: the app’s own database would not store it.") from None
 
 
 def let_run(drop: Drop, file: Row, opened: Callable[[Batch], None]) -> None:
