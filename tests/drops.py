@@ -1,5 +1,6 @@
 """Servers to drop files on: a real OpenSSH, and one of ours with switches for faults no real one can be told to make."""
 
+import errno
 import os
 import shutil
 import signal
@@ -124,8 +125,7 @@ class FaultyServer:
                 name = (
                     act.__qualname__.split(".")[1].removeprefix("Files.") if "Files." in act.__qualname__ else "rename"
                 )
-                server.fault(name, paths[0])
-                return super()._try(act, *paths)
+                return server._watched(name, paths[0]) or super()._try(act, *paths)
 
             def list_folder(self, path):
                 found = super().list_folder(path)
@@ -145,6 +145,8 @@ class FaultyServer:
         try:
             self.fault(operation, path)
         except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                return paramiko.SFTP_OP_UNSUPPORTED
             return paramiko.SFTPServer.convert_errno(error.errno)
         return None
 

@@ -353,6 +353,50 @@ def test_a_rename_that_is_refused_as_if_nothing_was_there_is_told(server, connec
     it_ends_well(server, connection)
 
 
+def finished(server, connection) -> None:
+    """Its batch has ended; the next look is to answer it."""
+    put(server, "people.csv", "ann@people.com")
+    for _ in range(3):
+        look(connection)
+    assert db.session.scalar(select(Batch.state).order_by(Batch.id.desc())) is State.FINISHED
+
+
+def test_a_rename_that_is_late_is_followed_by_no_removal(server, connection, monkeypatch):
+    """The removal would hit what was renamed."""
+    finished(server, connection)
+    asked = []
+
+    def late(operation, path):
+        asked.append((operation, path))
+        if operation == "posix_rename":
+            time.sleep(1)
+
+    server.fault = late
+    with monkeypatch.context() as patched:
+        patched.setattr(sftp, "WAIT_SECONDS", 0.3)
+        look(connection)
+    assert connection.failures == 1
+    time.sleep(2)
+    assert (server.files / "results/people.result.csv").exists()
+    assert ("remove", "/results/people.result.csv") not in asked and (
+        "posix_rename",
+        "/results/people.result.csv.tmp",
+    ) in asked
+    it_ends_well(server, connection)
+
+
+@pytest.mark.parametrize("number, is_replaced", [(errno.EIO, False), (errno.EOPNOTSUPP, True)])
+def test_only_where_no_rename_replaces_goes_what_is_in_the_way_first(server, connection, number, is_replaced):
+    results = server.files / "results/people.result.csv"
+    results.parent.mkdir()
+    results.write_text("an answer of before")
+    finished(server, connection)
+    always(server, "posix_rename", number)
+    look_until_answered(connection)
+    assert (results.read_text() != "an answer of before") is is_replaced
+    it_ends_well(server, connection)
+
+
 def test_a_kept_file_at_which_the_server_hangs_slows_nothing_else(app, server, connection, monkeypatch):
     app.config["DROP_REST_SECONDS"] = 3_600
     put(server, "people.csv", "nobody@people.com")
