@@ -548,6 +548,27 @@ def test_what_is_to_be_thrown_away_is_not_forgotten_while_its_folder_is_away(app
     assert not db.session.scalar(select(DroppedFile.kept_until)) and "processed/people-1.csv" not in names(drop)
 
 
+@pytest.mark.parametrize("folder", ["processed", "failed"])
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_folder_of_ours_that_is_none_is_told_and_not_answered_into_for_ever(app, drop, connection, folder, is_link):
+    app.config["DROP_REST_SECONDS"] = 3_600
+    place = drop.files / folder
+    if is_link:
+        place.symlink_to("nowhere")
+    else:
+        place.touch()
+    put(drop, "people.csv", "nobody@people.com", header="Customer Email" if folder == "processed" else "Name")
+    look_until_answered(connection)
+    assert f"into {folder}" in connection.last_error and connection.failing_since
+    assert db.session.scalar(select(DroppedFile.state)) is FileState.TAKEN
+    last = pickup.test(connection)[-1]
+    assert last.title == "Write an answer" and not last.is_well and folder in last.words
+    place.unlink()
+    look_until_answered(connection)
+    assert db.session.scalar(select(DroppedFile.state)) is FileState.ENDED and connection.failing_since is None
+    assert pickup.test(connection)[-1].is_well
+
+
 def test_two_columns_called_type_are_one_too_many(drop, connection):
     add_customer("ann@people.com")
     put(drop, "people.csv", "ann@people.com,purge,tag", header="Customer Email,Type_,type")

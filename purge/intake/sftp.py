@@ -221,7 +221,13 @@ class Drop:
     def move(self, name: str, to: str) -> None:
         """Rename, over whatever has the name; what is gone already is left at that."""
         with self._told("move a file"), suppress(FileNotFoundError):
-            self._replace(name, to)
+            return self._replace(name, to)
+        if not self.is_gone(name):
+            folder = to.rpartition("/")[0] or "its folder"
+            raise NotAllowed(
+                f"{self._host} would not move a file into {folder}: it may be no folder, or a link to none."
+            )
+        return None
 
     def remove(self, name: str) -> None:
         """The file is gone, by us or before us."""

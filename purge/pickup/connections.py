@@ -105,9 +105,9 @@ def _steps(connection: SftpConnection, steps: list[Step]) -> Iterator[tuple[str,
             title = "Write an answer"
             for folder in FOLDERS:
                 drop.make_folder(folder)
-            drop.write(f"{RESULTS}/{PROBE}", [b"A test of the connection.\n"])
-            drop.remove(f"{RESULTS}/{PROBE}")
-            yield title, "A file in results/ was written, renamed and removed."
+                drop.write(f"{folder}/{PROBE}", [b"A test of the connection.\n"])
+                drop.remove(f"{folder}/{PROBE}")
+            yield title, "A file in each of results/, failed/ and processed/ was written, renamed and removed."
     except Trouble as trouble:
         steps.append(Step(title, False, str(trouble)))
         raise
