@@ -322,6 +322,9 @@ def test_a_new_key_signs_in_as_soon_as_the_server_knows_it(admin, openssh):
     assert "A new key was made" in words(admin.get(admin.post(f"{page}/key", page=page).location))
     db.session.expire_all()
     assert connection.paused_at and connection.private_key != before[0] and connection.public_key != before[1]
+    told = admin.get("/audit-trail").text
+    assert "changed (private_key)" in told and "a new key, to be let in by the server, and it was paused" in told
+    assert "another server" not in told
     assert [step.title for step in pickup.test(connection) if not step.is_well] == ["Sign in"]
     openssh.let_in(connection.public_key)
     assert all(step.is_well for step in pickup.test(connection))

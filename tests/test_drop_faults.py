@@ -612,6 +612,7 @@ def test_a_connection_to_a_server_that_is_no_more_can_be_removed(server, connect
     assert db.session.get(SftpConnection, connection.id, populate_existing=True).removed_at
     assert db.session.scalar(select(Batch.state)) is State.DISCARDED
     assert not pickup.bound(connection)
+    assert "removed, and 2 files left on its server" in admin.get("/audit-trail").text
 
 
 @pytest.mark.parametrize("change", ["pause", "lower", "unpin", "column"])

@@ -97,11 +97,21 @@ def _words(event: Event, names: dict[int, str]) -> str:
 def _of_connection(event: Event) -> str:
     facts = event.facts
     fuse = f"up to {plural(facts.get('runs_up_to', 0), 'customer')} a file without a yes"
-    moved = "; another server, so its keys were forgotten and it was paused" if facts.get("paused") else ""
+    changed, paused = facts.get("changed", []), ""
+    if facts.get("paused"):
+        is_elsewhere = {"host", "port"} & set(changed)
+        why = (
+            "another server, so its host keys were forgotten"
+            if is_elsewhere
+            else "a new key, to be let in by the server"
+        )
+        paused = f"; {why}, and it was paused"
+    left = f", and {plural(facts['left'], 'file')} left on its server" if facts.get("left") else ""
     told = {
         Act.CONNECTION_ADDED: f"added; {fuse}",
-        Act.CONNECTION_CHANGED: f"changed ({', '.join(facts.get('changed', [])) or 'nothing'}); {fuse}{moved}",
+        Act.CONNECTION_CHANGED: f"changed ({', '.join(changed) or 'nothing'}); {fuse}{paused}",
         Act.CONNECTION_PINNED: f"host keys pinned: {', '.join(facts.get('keys', [])) or 'none'}",
         **_WORDS,
+        Act.CONNECTION_REMOVED: f"{_WORDS[Act.CONNECTION_REMOVED]}{left}",
     }
     return f"SFTP connection “{facts['name']}”: {told.get(event.act, event.act)}"

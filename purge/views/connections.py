@@ -198,8 +198,9 @@ def look(connection_id: int):
 @blueprint.post("/<int:connection_id>/remove")
 def remove(connection_id: int):
     told = "The connection was removed. What it brought stands among the batches."
+    left = pickup.bound(_fetch(connection_id))  # unless none may be left, and it is not removed
     remove = partial(pickup.remove, leaving="leaving" in request.form, user_id=current_user.id)
-    answer = _moved(connection_id, remove, Act.CONNECTION_REMOVED, told, rests=True)
+    answer = _moved(connection_id, remove, Act.CONNECTION_REMOVED, told, rests=True, left=left)
     is_gone = db.session.get(SftpConnection, connection_id).removed_at
     return redirect(url_for("connections.every"), 303) if is_gone else answer
 
@@ -302,7 +303,7 @@ def _fill(connection: SftpConnection, values: dict) -> None:
         setattr(connection, field, value)
 
 
-def _moved(connection_id: int, move, act: Act | None, done: str | None = None, rests: bool = False) -> Response:
+def _moved(connection_id: int, move, act: Act | None, done: str | None = None, rests=False, **facts) -> Response:
     connection = _fetch(connection_id)
     try:
         move(connection)
@@ -310,7 +311,7 @@ def _moved(connection_id: int, move, act: Act | None, done: str | None = None, r
         db.session.rollback()
         flash(str(refusal))
         return _shown(connection)
-    return _committed(connection, act, done, rests)
+    return _committed(connection, act, done, rests, **facts)
 
 
 def _committed(
