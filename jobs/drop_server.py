@@ -183,10 +183,15 @@ class Files(paramiko.SFTPServerInterface):
         return self._do(lambda folder: folder.mkdir(mode=0o700), path)
 
     def rmdir(self, path):
-        return self._do(lambda folder: folder.rmdir(), path)
+        return self._do(self._remove_folder, path)
 
     def chattr(self, path, attributes):
         return self._do(lambda file: _set(file, attributes), path)
+
+    def _remove_folder(self, folder: Path) -> None:
+        if folder == self.root:
+            raise PermissionError(errno.EACCES, "the drop itself")
+        folder.rmdir()
 
     def _do(self, act, *paths):
         done = self._try(act, *paths)

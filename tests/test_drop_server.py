@@ -149,6 +149,22 @@ def test_a_folder_opened_like_a_file_is_refused_and_leaves_nothing_open(app, tmp
         server.stop()
 
 
+def test_the_folder_itself_cannot_be_removed(app, tmp_path):
+    server = FaultyServer(tmp_path / "drop")
+    try:
+        with client(connect(server)) as drop:
+            drop.make_folder("other")
+            for path in ("/", ".", "/other/.."):
+                with pytest.raises(OSError):
+                    drop._client.rmdir(path)
+            drop._client.rmdir("/other")
+            with pytest.raises(PermissionError):
+                drop._client.rmdir("/")
+        assert server.files.is_dir() and not list(server.files.iterdir())
+    finally:
+        server.stop()
+
+
 def test_whoever_signs_in_and_asks_for_nothing_keeps_no_place(app, tmp_path, monkeypatch):
     monkeypatch.setattr(drop_server, "LOGIN_SECONDS", 1)
     monkeypatch.setattr(drop_server, "MOST_CONNECTIONS", 3)
