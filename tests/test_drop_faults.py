@@ -185,6 +185,26 @@ def test_a_file_replaced_between_look_and_claim_is_read_as_it_is_now(server, con
     assert db.session.scalar(select(func.count()).select_from(Batch)) == 1
 
 
+def test_a_file_that_is_away_for_a_moment_after_its_claim_is_read_later(server, connection):
+    put(server, "people.csv", "ann@people.com")
+    away = server.files.parent / "away"
+
+    def claimed(_path):
+        def look_at(operation, path):
+            if operation == "lstat" and path.endswith(".claimed"):
+                server.fault = lambda *_: None
+                (server.files / path.lstrip("/")).rename(away)
+
+        server.fault = look_at
+
+    once(server, "rename", claimed)
+    for _ in range(2):
+        look(connection)
+    assert "not there when it was to be read" in connection.last_error
+    away.rename(server.files / f".{db.session.scalar(select(DroppedFile.claim))}.claimed")
+    it_ends_well(server, connection)
+
+
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
 def test_a_folder_in_which_nothing_can_be_renamed_runs_nothing_and_says_so(server, connection, number):
     put(server, "people.csv", "ann@people.com")

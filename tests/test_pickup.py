@@ -343,6 +343,20 @@ def test_allowing_more_later_is_no_yes_to_a_file_that_waits_and_allowing_less_co
     assert customers() == 1
 
 
+def test_allowing_more_is_no_yes_to_what_waits_and_is_read_again_either(drop, connection):
+    connection.runs_up_to = 0
+    add_customer("ann@people.com")
+    put(drop, "people.csv", "ann@people.com")
+    look_until_answered(connection)
+    connection.runs_up_to = 50
+    (claimed,) = drop.files.glob(".*.claimed")
+    with claimed.open("a") as upload:
+        upload.write("ben@people.com\n")
+    look_until_answered(connection, looks=6)
+    states = db.session.scalars(select(Batch.state).order_by(Batch.id)).all()
+    assert states == [State.DISCARDED, State.READY] and customers() == 1
+
+
 def test_only_its_own_connections_limit_makes_a_waiting_file_due(drop, connection):
     connection.runs_up_to = 0
     add_customer("ann@people.com")

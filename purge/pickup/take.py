@@ -36,7 +36,9 @@ def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]
         last = f" The last time: {file.trouble}" if file.trouble else ""
         sentence = f"The file could not be read whole in {files.MOST_ATTEMPTS} attempts. Send it again.{last}"
         return files.refuse(file, sentence[:500])
-    if entry is None or not entry.is_file:
+    if entry is None:
+        raise sftp.NotWhole("The file was claimed, and was not there when it was to be read.")
+    if not entry.is_file:
         return files.refuse(file, "This was no regular file any more when it was read.")
     if files.has_changed(file, entry):  # replaced between look and claim
         with db.engine.begin() as writer:
@@ -100,7 +102,8 @@ def _open(connection: Row, file: Row, copy: BinaryIO) -> Batch:
     batch.caution = None if batch.is_dry else _caution(batch, copy)
     email_column, type_column = columns(batch, connection.email_column)
     batches.map_fields(batch, email_column, encoding_agreed=True, type_column=type_column)
-    files.decide(db.session, file, batch_id=batch.id, runs_up_to=connection.runs_up_to)
+    allowed = connection.runs_up_to if file.runs_up_to is None else min(file.runs_up_to, connection.runs_up_to)
+    files.decide(db.session, file, batch_id=batch.id, runs_up_to=allowed)
     db.session.commit()
     return batch
 
