@@ -269,6 +269,10 @@ def test_no_two_connections_look_into_the_same_folder(admin):
     second = {**FIELDS, "name": "The same again", "folder": "/files/"}
     answer = admin.post(EVERY, second, page=f"{EVERY}/new")
     assert answer.status_code == 422 and "“The shop’s server” looks into this folder already" in answer.text
+    for folder in ("//files", "/files/processed", "/", "/files/../files/x"):
+        answer = admin.post(EVERY, {**second, "folder": folder}, page=f"{EVERY}/new")
+        assert answer.status_code == 422 and "looks into this folder already" in answer.text, folder
+    added(admin, folder="/files2")
     other = added(admin, folder="/other")
     page = f"{EVERY}/{other.id}/edit"
     assert admin.post(page, second, page=page).status_code == 422

@@ -124,6 +124,36 @@ def test_a_file_that_shrinks_or_grows_while_it_is_read_is_not_run(server, connec
     assert db.session.scalar(select(func.count()).select_from(Customer)) == 1
 
 
+def test_a_file_whose_time_alone_changes_while_it_is_read_is_told_as_changed(server, connection):
+    put(server, "people.csv", "ann@people.com")
+    look(connection)
+    once(server, "read", lambda path: os.utime(server.files / path.lstrip("/"), (1, 1)))
+    look(connection)
+    assert db.session.scalar(select(DroppedFile.trouble)) == "The file changed on the server while it was read."
+
+
+def test_claims_of_strangers_may_be_more_than_one_question_holds(server, connection):
+    def more(attributes):
+        for number in range(70_000):
+            made = SFTPAttributes()
+            made.filename, made.st_size, made.st_mode, made.st_mtime, made.st_atime = (
+                f".{number:032x}.claimed",
+                1,
+                0o100600,
+                1,
+                1,
+            )
+            attributes.append(made)
+        return attributes
+
+    server.names = more
+    put(server, "people.csv", "ann@people.com")
+    look(connection)
+    assert connection.failures == 0 and connection.left_alone == 70_000
+    server.names = lambda attributes: attributes
+    it_ends_well(server, connection)
+
+
 def test_our_own_full_disk_is_not_told_as_the_servers(server, connection, monkeypatch):
     put(server, "people.csv", "ann@people.com")
     with monkeypatch.context() as patched:

@@ -391,6 +391,16 @@ def test_files_whose_answers_would_have_one_name_are_each_answered(drop, connect
     assert not [name for name in names(drop) if "ann" in name or "ben" in name or "/." in name]
 
 
+def test_what_lies_under_the_name_of_an_answer_to_be_is_not_written_through(drop, connection):
+    victim = drop.files.parent / "victim"
+    victim.write_text("another's")
+    (drop.files / "results").mkdir()
+    (drop.files / "results/people.result.csv.tmp").symlink_to("../../victim")
+    put(drop, "people.csv", "nobody@people.com")
+    look_until_answered(connection)
+    assert victim.read_text() == "another's" and answer(drop, "people.result.csv") == {"2": "not found"}
+
+
 def test_a_name_that_leaves_no_room_for_its_answers_is_left_alone(drop, connection):
     put(drop, "é" * 100 + ".csv", "nobody@people.com")
     put(drop, "é" * 98 + ".csv", "nobody@people.com")

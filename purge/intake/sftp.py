@@ -201,14 +201,18 @@ class Drop:
                 self._keep_pace(began, read)
                 _keep(into, block)
         after = self.look(entry.name)
-        if read != entry.size or after != entry:
+        if read != entry.size:
             raise NotWhole(f"The file was announced with {entry.size:,} bytes, and {read:,} came.")
+        if after != entry:
+            raise NotWhole("The file changed on the server while it was read.")
 
     def write(self, name: str, blocks: Iterable[bytes]) -> None:
         """A whole file or none: under a temporary name, then renamed over whatever has the name."""
         draft, written, began = f"{name}.tmp", 0, time.monotonic()
         with self._told(f"write into {name.rpartition('/')[0] or 'its folder'}", WRITING_SECONDS):
-            with self._client.open(self._path(draft), "wb") as remote:
+            with suppress(FileNotFoundError):  # a link that somebody laid there would be followed
+                self._client.remove(self._path(draft))
+            with self._client.open(self._path(draft), "wxb") as remote:
                 remote.set_pipelined(True)  # nobody reads what the server says of each block, so the size is compared
                 for block in blocks:
                     remote.write(block)

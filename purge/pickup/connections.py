@@ -1,10 +1,12 @@
 """Connections: added, pinned, tested, paused; and which of them somebody should look at."""
 
 import posixpath
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import PurePosixPath
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import serialization
@@ -120,14 +122,17 @@ def every() -> list[SftpConnection]:
 
 
 def looking_into(place: dict[str, str | int], but: SftpConnection | None = None) -> SftpConnection | None:
-    """The connection, other than `but`, that has this folder as this user of this server."""
+    """The connection, other than `but`, that has this folder, or one around or within it, as this user of this server."""
 
     def spelled(host: str, port: int, username: str, folder: str) -> tuple:
-        return host.lower(), port, username, posixpath.normpath(folder)
+        return (host.lower(), port, username), PurePosixPath(re.sub("^/+", "/", posixpath.normpath(folder)))
 
-    others = (one for one in every() if one is not but)
-    same = (one for one in others if spelled(one.host, one.port, one.username, one.folder) == spelled(**place))
-    return next(same, None)
+    user, here = spelled(**place)
+    for one in every():
+        whose, there = spelled(one.host, one.port, one.username, one.folder)
+        if one is not but and whose == user and (here.is_relative_to(there) or there.is_relative_to(here)):
+            return one
+    return None
 
 
 def bound(connection: SftpConnection) -> int:

@@ -13,6 +13,7 @@ from purge.intake.sftp import Drop, Entry
 from purge.pickup import files
 from purge.pickup.model import DroppedFile, FileState, SftpConnection, claimed
 
+BLOCK = 1_000
 MOST_NAME = 200  # bytes: its answer's name is longer, and servers take 255
 JOINERS = "\N{SOFT HYPHEN}\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # in ordinary words, and in emoji
 CLAIM = re.compile(r"\.([0-9a-f]{32})\.claimed")
@@ -69,9 +70,10 @@ def _bring_back(connection: Row, strangers: set[str]) -> int:
     in_vain = (Batch.state == State.DISCARDED) & Batch.stopped_by_id.is_(None)  # by us, who thought it taken back
     is_read = DroppedFile.batch_id.is_not(None) & ~in_vain | DroppedFile.refusal.is_not(None) & Batch.id.is_(None)
     ended = select(DroppedFile.id, is_read.label("is_read")).outerjoin(Batch, Batch.id == DroppedFile.batch_id)
-    theirs = DroppedFile.connection_id == connection.id, DroppedFile.claim.in_(strangers)
+    theirs, claims, found = ended.where(DroppedFile.connection_id == connection.id), sorted(strangers), []
     with reading(), db.engine.connect() as reader:
-        found = reader.execute(ended.where(*theirs)).all()
+        for start in range(0, len(claims), BLOCK):  # a sender may lay there more than one question can hold
+            found += reader.execute(theirs.where(DroppedFile.claim.in_(claims[start : start + BLOCK])))
     for row in found:
         files.is_here_again(row, row.is_read)
     return len(found)

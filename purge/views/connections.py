@@ -108,11 +108,12 @@ def change(connection_id: int):
     connection = _fetch(connection_id)
     own = {field: getattr(connection, field) for field in PLACE} if connection.is_embedded else {}
     values, problems = _read({**request.form, **own})
-    _ask_for_another_place(values, problems, connection)
+    moved = [field for field in PLACE if field in values and values[field] != getattr(connection, field)]
+    if moved:
+        _ask_for_another_place(values, problems, connection)
     if request.form.get("private_key", "").strip() and not own:
         _set_key(connection, request.form["private_key"], problems)
     _ask_for_key_again(problems)
-    moved = [field for field in PLACE if field in values and values[field] != getattr(connection, field)]
     if moved and (bound := pickup.bound(connection)):
         problems[moved[0]] = (
             f"{bound:,} of its files are still in hand or kept on the server as it was. "
@@ -212,10 +213,12 @@ def _ask_for_key_again(problems: dict[str, str]) -> None:
 
 
 def _ask_for_another_place(values: dict, problems: dict[str, str], connection: SftpConnection | None = None) -> None:
-    """Than another connection's: each would take what the other has seen."""
+    """Than another connection's: each would take what the other has seen, or has put into its processed/."""
     place = {field: values[field] for field in PLACE if field in values and field not in problems}
     if len(place) == len(PLACE) and (other := pickup.looking_into(place, connection)):
-        problems["folder"] = f"The connection “{other.name}” looks into this folder already."
+        problems["folder"] = (
+            f"The connection “{other.name}” looks into this folder already, or into one around or within it."
+        )
 
 
 def _asked(connection_id: int, ask) -> str:
