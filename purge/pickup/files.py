@@ -26,7 +26,7 @@ IN_TROUBLE = DroppedFile.trouble.is_not(None)
 
 
 def turn(connection: Row, *conditions) -> list[Row]:
-    """Whose turn it is: the oldest first; after all others those in trouble, those first that were tried longest ago."""
+    """Whose turn it is, those tried least first, then the oldest; behind them those in trouble, first who waits longest."""
     wanted = DroppedFile.connection_id == connection.id, DroppedFile.next_try_at <= now(), *conditions
     tried = IN_TROUBLE, case((IN_TROUBLE, DroppedFile.next_try_at))
     order = *tried, DroppedFile.attempts, DroppedFile.changed, DroppedFile.name
