@@ -16,7 +16,7 @@ from functools import partial
 
 import pytest
 from paramiko import SFTPAttributes
-from sqlalchemy import case, func, select, update
+from sqlalchemy import case, event, func, select, update
 from sqlalchemy.exc import OperationalError
 
 from purge import batches, pickup
@@ -133,24 +133,14 @@ def test_a_file_whose_time_alone_changes_while_it_is_read_is_told_as_changed(ser
 
 
 def test_claims_of_strangers_may_be_more_than_one_question_holds(server, connection):
-    def more(attributes):
-        for number in range(70_000):
-            made = SFTPAttributes()
-            made.filename, made.st_size, made.st_mode, made.st_mtime, made.st_atime = (
-                f".{number:032x}.claimed",
-                1,
-                0o100600,
-                1,
-                1,
-            )
-            attributes.append(made)
-        return attributes
-
-    server.names = more
+    """PostgreSQL takes 65,535 values in one, and SQLite at most four times as many."""
+    asked = []
+    event.listen(db.engine, "before_cursor_execute", lambda _c, _cu, _sql, values, *_: asked.append(len(values)))
+    for number in range(3_000):
+        (server.files / f".{number:032x}.claimed").touch()
     put(server, "people.csv", "ann@people.com")
     look(connection)
-    assert connection.failures == 0 and connection.left_alone == 70_000
-    server.names = lambda attributes: attributes
+    assert connection.failures == 0 and connection.left_alone == 3_000 and max(asked) < 2_000
     it_ends_well(server, connection)
 
 
@@ -428,10 +418,8 @@ def test_a_rename_that_is_late_is_followed_by_no_removal(server, connection, mon
     assert connection.failures == 1
     time.sleep(2)
     assert (server.files / "results/people.result.csv").exists()
-    assert ("remove", "/results/people.result.csv") not in asked and (
-        "posix_rename",
-        "/results/people.result.csv.tmp",
-    ) in asked
+    assert [operation for operation, path in asked if path.endswith("people.result.csv.tmp")][-1] == "posix_rename"
+    assert not [path for operation, path in asked if operation == "remove" and not path.endswith(".tmp")]
     it_ends_well(server, connection)
 
 

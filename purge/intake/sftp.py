@@ -192,7 +192,8 @@ class Drop:
             raise TooLarge(f"The file is larger than {max_bytes / 1e6:,.0f} MB. Send it in parts.")
         read, began = 0, time.monotonic()
         most = WAIT_SECONDS + entry.size / SLOWEST
-        with self._told("read a file", most, missing="it"), self._client.open(self._path(entry.name), "rb") as remote:
+        told = self._told("read a file", most, missing="it", late=_TooSlow)
+        with told, self._client.open(self._path(entry.name), "rb") as remote:
             remote.prefetch(entry.size, max_concurrent_requests=REQUESTS_AHEAD)
             while block := remote.read(BLOCK_BYTES):
                 read += len(block)
@@ -266,14 +267,18 @@ class Drop:
         return f"{self._folder}/{name}".rstrip("/") or "/"
 
     @contextmanager
-    def _told(self, what: str, seconds: float | None = None, missing: str = "the folder") -> Iterator[None]:
+    def _told(
+        self, what: str, seconds: float | None = None, missing: str = "the folder", late: type[Exception] = TimeoutError
+    ) -> Iterator[None]:
         """Errors as sentences: what ends the connection, and what the server only would not do. After so long we hang up."""
         try:
-            with _deadline(seconds or WAIT_SECONDS, self._client.get_channel().get_transport().close):
+            with _deadline(seconds or WAIT_SECONDS, self._client.get_channel().get_transport().close, late):
                 yield
         except _TooSlow:
             least = f"{SLOWEST / 1000:,.0f} kB a second"
-            raise Unreachable(f"{self._host} was slower than {least} when it was to {what}.") from None
+            raise Unreachable(
+                f"{self._host} stopped answering or was slower than {least} when it was to {what}."
+            ) from None
         except (TimeoutError, EOFError, ConnectionError, paramiko.SSHException) as error:
             raise Unreachable(f"{self._host} stopped answering when it was to {what} ({_name(error)}).") from None
         except (paramiko.SFTPError, UnicodeError):
@@ -436,13 +441,18 @@ def _reached(at: Address) -> Iterator[None]:
 
 
 @contextmanager
-def _deadline(seconds: float, hang_up: Callable[[], None]) -> Iterator[None]:
-    """A byte now and then satisfies a socket's own timeout for ever."""
-    timer = threading.Timer(seconds, hang_up)
+def _deadline(seconds: float, hang_up: Callable[[], None], late: type[Exception] = TimeoutError) -> Iterator[None]:
+    """A byte now and then satisfies a socket's own timeout for ever. Raises `late` for whatever we have broken off ourselves."""
+    is_over = threading.Event()
+    timer = threading.Timer(seconds, lambda: is_over.set() or hang_up())
     timer.daemon = True
     timer.start()
     try:
         yield
+    except (EOFError, OSError, paramiko.SSHException):
+        if is_over.is_set():
+            raise late from None
+        raise
     finally:
         timer.cancel()
 
