@@ -12,14 +12,17 @@ from sqlalchemy import delete, event, func, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from app import create_app
-from purge import batches
+from purge import batches, pickup
 from purge.batches import Batch, Outcome, State
 from purge.batches.model import UploadPart
 from purge.erasure.map import read_map
 from purge.extensions import db
 from purge.models import Customer, Role
+from purge.pickup import SftpConnection
 from purge.views import CONTENT_SECURITY_POLICY, OPEN
+from tests.drops import FaultyServer, connect
 from tests.people import add_customer, hang_everything_on
+from tests.test_pickup import poll, put
 
 PURGE = {"action": "purge"}
 
@@ -257,6 +260,35 @@ def test_a_batch_that_waits_for_a_yes_is_counted_in_the_navigation_and_says_unti
     assert waits in browser.get("/customers").text and "it is thrown away" in browser.get(f"{url}/review").text
     browser.post(f"{url}/discard", page=f"{url}/review")
     assert waits not in browser.get("/customers").text
+
+
+@pytest.fixture
+def connection(app, tmp_path):
+    app.config |= {"DROP_AGE_SECONDS": 0, "DROP_REST_SECONDS": 0}
+    server = FaultyServer(tmp_path / "drop")
+    yield connect(server), server
+    server.stop()
+
+
+def test_a_dropped_file_that_runs_by_itself_waits_for_nobody_and_says_how_to_stop_it(connection, signed_in):
+    connection, server = connection
+    add_customer("ann@people.com")
+    put(server, "people.csv", "ann@people.com")
+    for _ in range(2):
+        poll(connection)
+    work(batches.check, url := f"/batches/{db.session.scalar(select(Batch.id))}")
+    browser, by_itself, waits = signed_in(), "It runs by itself at the next look", "waiting for a yes"
+    for _ in range(2):
+        page = browser.get(f"{url}/review").text
+        assert by_itself in page and waits not in page and "Nobody has said yes" not in page
+        assert ">about to run<" in browser.get("/batches").text
+        pickup.pause(connection)  # it only puts it off
+        db.session.commit()
+    db.session.execute(update(SftpConnection).values(runs_up_to=0))
+    db.session.commit()
+    page = browser.get(f"{url}/review").text
+    assert by_itself not in page and waits in page and "Nobody has said yes" in page
+    assert f">{waits}<" in browser.get("/batches").text
 
 
 def test_a_part_of_a_page_that_is_out_of_date_has_the_page_loaded_anew(app, signed_in):

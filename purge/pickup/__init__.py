@@ -16,7 +16,7 @@ from purge.pickup.connections import (
     worries,
     worrying,
 )
-from purge.pickup.files import forget_names
+from purge.pickup.files import about_to_run, forget_names
 from purge.pickup.model import DroppedFile, FileState, SftpConnection
 from purge.pickup.poll import at_rest, due, poll
 
@@ -25,6 +25,7 @@ __all__ = [
     "FileState",
     "SftpConnection",
     "Step",
+    "about_to_run",
     "at_rest",
     "bound",
     "due",

@@ -10,7 +10,7 @@ from purge import batches
 from purge.batches import Batch, State
 from purge.extensions import db, now, reading
 from purge.intake.sftp import Entry, Trouble
-from purge.pickup.model import DroppedFile, FileState
+from purge.pickup.model import DroppedFile, FileState, SftpConnection
 
 FAILED_FOR = timedelta(days=30)
 PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
@@ -200,3 +200,14 @@ def thrown_away(file: Row) -> None:
 def _write(file_id: int, **values) -> None:
     with db.engine.begin() as writer:
         writer.execute(update(DroppedFile).where(DroppedFile.id == file_id).values(**values))
+
+
+def about_to_run(batch_id: int | None = None) -> int:
+    """How many checked batches, or whether this one, run at a next look with nobody's yes; a paused connection has none until it
+    is started again."""
+    asked = select(func.count()).select_from(Batch).join(DroppedFile, DroppedFile.batch_id == Batch.id)
+    small = Batch.planned <= DroppedFile.runs_up_to, Batch.planned <= SftpConnection.runs_up_to
+    of_batch = Batch.state == State.READY, ~Batch.is_dry, Batch.caution.is_(None), *small
+    of_file = DroppedFile.state == FileState.TAKEN, DroppedFile.refusal.is_(None), SftpConnection.removed_at.is_(None)
+    this = () if batch_id is None else (Batch.id == batch_id,)
+    return db.session.scalar(asked.join(DroppedFile.connection).where(*of_batch, *of_file, *this))

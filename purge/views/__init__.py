@@ -10,7 +10,6 @@ from flask import Flask, Response, abort, g, redirect, request, url_for
 from flask_login import current_user
 
 from purge import pickup
-from purge.batches import waiting_for_yes
 from purge.extensions import csrf, login_manager, only_reads
 from purge.logs import request_id
 from purge.models import User, users
@@ -28,6 +27,7 @@ from purge.views import (
     receipts,
     search_bar,
     sign_in,
+    stages,
     uploads,
 )
 
@@ -93,7 +93,9 @@ def register(app: Flask) -> None:
     app.after_request(_headers)
     app.teardown_request(lambda _error: only_reads.set(False))
     app.jinja_env.globals["worrying_connections"] = pickup.worrying
-    app.jinja_env.globals["waiting_for_yes"] = waiting_for_yes
+    app.jinja_env.globals["need_a_yes"] = stages.need_a_yes
+    app.jinja_env.globals["runs_by_itself"] = stages.runs_by_itself
+    app.jinja_env.filters["in_words"] = stages.in_words
     app.add_url_rule("/", "home", lambda: redirect(url_for("batches.every")))
 
 

@@ -8,7 +8,7 @@ from flask import Blueprint, render_template, request, url_for
 from purge.batches import Batch
 from purge.customers import words
 from purge.extensions import db
-from purge.views.stages import stage_url
+from purge.views.stages import in_words, stage_url
 
 blueprint = Blueprint("search_bar", __name__, url_prefix="/search")
 
@@ -109,4 +109,4 @@ def _rank(page: Page, wanted: list[str]) -> int | None:
 def _batches(term: str) -> list[Offer]:
     number = re.fullmatch(r"(?:batch\s*)?#?(\d{1,9})", term, re.IGNORECASE)
     batch = db.session.get(Batch, int(number[1])) if number else None
-    return [Offer(f"Batch {batch.id}", batch.state.words, stage_url(batch))] if batch else []
+    return [Offer(f"Batch {batch.id}", in_words(batch), stage_url(batch))] if batch else []

@@ -2,7 +2,8 @@
 
 from flask import Response, abort, redirect, request, url_for
 
-from purge.batches import Batch, State
+from purge import pickup
+from purge.batches import Batch, Door, State, waiting_for_yes
 from purge.extensions import db
 
 STAGES = {
@@ -21,6 +22,22 @@ STAGES = {
 def fetch(batch_id: int) -> Batch:
     """The batch, or 404."""
     return db.session.get(Batch, batch_id) or abort(404)
+
+
+def runs_by_itself(batch: Batch) -> bool:
+    """Whether it is about to run with nobody's yes: a dropped file that its connection allows to."""
+    return batch.state is State.READY and batch.door is Door.SFTP and bool(pickup.about_to_run(batch.id))
+
+
+def in_words(batch: Batch) -> str:
+    """Its state; what runs by itself waits for nobody."""
+    return "about to run" if runs_by_itself(batch) else batch.state.words
+
+
+def need_a_yes() -> int:
+    """How many checked batches go on only when somebody says so."""
+    checked = waiting_for_yes()
+    return max(checked - pickup.about_to_run(), 0) if checked else 0
 
 
 def stage_url(batch: Batch) -> str:
