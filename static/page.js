@@ -77,11 +77,17 @@
   if (posted) history.replaceState(null, "", posted.dataset.posted);
 
   const trouble = document.getElementById("trouble");
+  const told = (answer) => { // by our own error page, if it is one
+    const page = new DOMParser().parseFromString(answer, "text/html").querySelector("[data-error]");
+    return page && [...page.querySelectorAll("h1, h1 + p")].map((part) => part.textContent).join(". ");
+  };
   for (const type of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) document.addEventListener(type, (event) => {
     const repeats = (event.target.getAttribute("hx-trigger") || "").startsWith("every");
-    trouble.textContent = trouble.dataset[repeats ? "repeats" : "once"];
-    (dialog && dialog.open ? dialog : document.body).append(trouble); // what is outside an open dialog is out of reach
+    const answer = type === "htmx:responseError" && told(event.detail.xhr.responseText);
+    trouble.textContent = answer || trouble.dataset[repeats ? "repeats" : "once"];
+    // What is outside an open dialog is out of reach; one that was swapped away stays open, seen by nobody.
+    (dialog?.isConnected && dialog.open ? dialog : document.body).append(trouble);
     trouble.hidden = false;
   });
-  document.addEventListener("htmx:afterSwap", () => { trouble.hidden = true; });
+  document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) trouble.hidden = true; });
 })();

@@ -301,6 +301,47 @@ def test_a_server_that_does_not_answer_the_dialog_is_told_inside_it_and_a_second
     expect(page.get_by_text("was permanently deleted")).to_be_visible()
 
 
+def test_a_server_that_is_lost_after_the_confirmation_is_told_too(open_page, person):
+    page = open_page()
+    page.goto(f"/customers/{person[0]}")
+    page.wait_for_load_state("networkidle")
+    page.get_by_text("Actions").click()
+    page.get_by_role("link", name="Purge …").click()
+    button, trouble = page.get_by_role("button", name="Permanently delete"), page.locator("#trouble")
+    page.route("**/purge", lambda route: route.abort())
+    button.click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_be_visible()
+    page.unroute("**/purge")
+    page.route("**/customers/purging/*", lambda route: route.abort())
+    button.click()
+    expect(page.locator(".purging h1")).to_contain_text("is being deleted")
+    expect(trouble).to_be_visible()
+    expect(trouble).to_contain_text("it will be asked again")
+    page.unroute("**/customers/purging/*")
+    expect(page.locator(".purging h1")).to_contain_text("was permanently deleted")
+    expect(trouble).to_be_hidden()
+
+
+def test_what_the_server_refuses_is_told_in_its_own_words(open_page, person):
+    page = open_page()
+    page.goto(f"/customers/{person[0]}")
+    page.wait_for_load_state("networkidle")
+    page.get_by_text("Actions").click()
+    page.get_by_role("link", name="Purge …").click()
+    page.evaluate("() => { console.error = () => {}; }")  # where htmx reports it
+    trouble = page.locator("#trouble")
+    for body, words in [
+        (
+            page.request.get("/nowhere").text(),
+            "There is nothing here. The address may be mistyped, or what was here is gone.",
+        ),
+        ("<h1>Bad gateway</h1>", "The server did not answer"),
+    ]:
+        page.route("**/purge", lambda route, body=body: route.fulfill(status=404, content_type="text/html", body=body))
+        page.get_by_role("button", name="Permanently delete").click()
+        expect(trouble).to_contain_text(words)
+
+
 def test_a_refused_confirmation_stays_in_the_dialog(open_page, person):
     page = open_page()
     page.goto(f"/customers/{person[0]}")
