@@ -98,6 +98,12 @@ def test_a_strangers_file_is_not_even_read(app, visitor, monkeypatch):
     assert answer.status_code == 302 and "/login" in answer.location and not read
 
 
+@pytest.mark.parametrize("path", ["/login", "/logout"])
+def test_of_what_is_open_to_strangers_nobody_is_heard_out(app, visitor, path):
+    answer = visitor.client.post(path, data={"file": (io.BytesIO(b"x" * 4_000_000), "people.csv")})
+    assert answer.status_code == 413
+
+
 def test_every_answer_carries_the_headers_that_keep_strangers_out(signed_in):
     answer = signed_in().get("/batches")
     assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY

@@ -52,6 +52,7 @@ OPEN = {
     "health.metrics",
 }
 REQUEST_ID = re.compile(r"[\w-]{8,64}", re.ASCII)
+LARGEST_FORM = 3_000_000  # bytes; only an upload is larger, and its own limit is in the settings
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 HTMX_CDN = "https://cdn.jsdelivr.net"
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -108,8 +109,10 @@ def load_user(user_id: str) -> User | None:
 
 
 def _begin() -> None:
-    """A GET waits for no writer. A request has an id: the proxy's, or one of our own."""
+    """A GET waits for no writer. A form has an end. A request has an id: the proxy's, or one of our own."""
     only_reads.set(_changes_nothing())
+    if request.endpoint != "uploads.upload":  # or to find the token a stranger's form would be read, however large
+        request.max_content_length = LARGEST_FORM
     given = request.headers.get("X-Request-ID", "")
     request_id.set(given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
     g.began = time.perf_counter()
