@@ -112,6 +112,23 @@ def test_the_page_answers_when_and_by_which_batch_and_does_not_repeat_the_addres
     assert no.status_code == 200 and "No record" in no.text and 'value="ben@people.com"' in no.text
 
 
+def test_who_has_the_address_today_is_told_beside_who_was_purged(app, signed_in):
+    browser, here = signed_in(Role.VIEWER), "A customer with this address is here today"
+    add_customer("ann@people.com")
+    add_customer("ben@people.com")
+    finished("ann@people.com")
+    db.session.commit()
+    gone = browser.post(PAGE, {"address": "ann@people.com"}, page=PAGE).text
+    assert "<h2>Yes</h2>" in gone and here not in gone
+    add_customer("ann@people.com")
+    db.session.commit()
+    back = browser.post(PAGE, {"address": "Ann <ANN@people.com>"}, page=PAGE).text
+    assert "<h2>Yes</h2>" in back and f"{here}: they signed up again" in back
+    never = browser.post(PAGE, {"address": "ben@people.com"}, page=PAGE).text
+    assert "No record" in never and f"{here}." in never
+    assert here not in browser.post(PAGE, {"address": "cat@people.com"}, page=PAGE).text + browser.get(PAGE).text
+
+
 PASTED = [
     "Ann Ray <ann@people.com>",
     "mailto:ann@people.com",

@@ -1,6 +1,6 @@
 """Customers as an admin meets them: found, listed, looked at."""
 
-from purge.customers.finding import Asked, Side, Sort, find, side, total
+from purge.customers.finding import Asked, Side, Sort, find, is_here, side, total
 from purge.customers.folding import spans, words
 from purge.customers.profile import SECTIONS, pageful, turn_emails
 
@@ -10,6 +10,7 @@ __all__ = [
     "Side",
     "Sort",
     "find",
+    "is_here",
     "pageful",
     "side",
     "spans",

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from purge.customers import search_index
 from purge.customers.folding import at_start, search_text, words
 from purge.customers.search_index import Match
+from purge.evidence.ledger import keys
 from purge.extensions import db
 from purge.models import Customer, Referral, ShareLink
 
@@ -105,6 +106,11 @@ def side(customer: Customer) -> Side | None:
 def total() -> int:
     """How many customers there are."""
     return db.session.scalar(select(func.count()).select_from(Customer))
+
+
+def is_here(address: str) -> bool:
+    """Whether somebody has this address today, whoever had it before."""
+    return db.session.scalar(select(exists().where(Customer.email_key.in_(keys(address)[0]))))
 
 
 def _search(asked: Asked) -> Found:

@@ -109,13 +109,19 @@ def digest_of_all(connection: Connection) -> int:
     return digest(connection.execute(everybody.execution_options(yield_per=5_000)))
 
 
-def entries(typed: str) -> tuple[list[LedgerEntry], Problem | None]:
-    """When the person with this address was purged, the last time first; and what keeps the text from being an address.
+def keys(typed: str) -> tuple[set[str], Problem | None]:
+    """What a customer with this address may be known by; and what keeps the text from being an address.
 
     A customer may have had an address that is none; then the text itself is all there is to go by.
     """
     bare = email_address.bare(typed)
     key, problem = email_address.read(bare)
-    prints = [fingerprinter()(form) for form in ([key] if key else {bare, bare.lower()})]
+    return {key} if key else {bare, bare.lower()}, problem
+
+
+def entries(typed: str) -> tuple[list[LedgerEntry], Problem | None]:
+    """When the person with this address was purged, the last time first; and what keeps the text from being an address."""
+    known_by, problem = keys(typed)
+    prints = [fingerprinter()(key) for key in known_by]
     theirs = select(LedgerEntry).where(LedgerEntry.fingerprint.in_(prints)).order_by(LedgerEntry.purged_at.desc())
     return list(db.session.scalars(theirs)), problem

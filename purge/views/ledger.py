@@ -2,6 +2,7 @@
 
 from flask import Blueprint, render_template, request
 
+from purge import customers
 from purge.batches import Batch
 from purge.evidence import ledger
 from purge.extensions import db
@@ -15,5 +16,7 @@ def was_purged():
     typed = request.form.get("address", "").strip()
     entries, problem = ledger.entries(typed) if typed else ([], None)
     doors = {entry.batch_id: db.session.get(Batch, entry.batch_id) for entry in entries}
+    is_here = bool(typed) and customers.is_here(typed)
     shown = {"typed": "" if entries else typed, "asked": bool(typed), "entries": entries, "doors": doors}
-    return render_template("ledger/was_purged.html", problem=problem, **shown), 422 if problem and not entries else 200
+    page = render_template("ledger/was_purged.html", problem=problem, is_here=is_here, **shown)
+    return page, 422 if problem and not entries else 200
