@@ -16,10 +16,12 @@ from purge import batches, pickup
 from purge.batches import Batch, Outcome, State
 from purge.batches.model import UploadPart
 from purge.erasure.map import read_map
+from purge.evidence.ledger import fingerprinter
 from purge.extensions import db
 from purge.models import Customer, Role
 from purge.pickup import SftpConnection
 from purge.views import CONTENT_SECURITY_POLICY, OPEN
+from purge.views.formats import share
 from tests.drops import FaultyServer, connect
 from tests.people import add_customer, hang_everything_on
 from tests.test_pickup import poll, put
@@ -475,6 +477,42 @@ def test_discarding_ends_in_a_page_that_says_so(signed_in):
     url = uploaded(browser, "ann@people.com")
     assert browser.post(f"{url}/discard", page=f"{url}/mapping").location == f"{url}/summary"
     assert "nobody was deleted" in browser.get(f"{url}/summary").text
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "words"),
+    [
+        (2, 3_000_000, "less than 0.01 %"),
+        (1, 3_000, "0.033 %"),
+        (1, 40, "2 %"),
+        (1_190, 1_208, "99 %"),
+        (1_204, 1_208, "more than 99 %"),
+        (1_208, 1_208, "100 %"),
+    ],
+)
+def test_a_share_is_never_nothing_and_never_all_unless_it_is(part, whole, words):
+    assert share(part, whole) == words
+
+
+def test_a_dry_run_is_said_to_be_answered_only_where_it_was_checked(signed_in):
+    browser, answered = signed_in(), "Its answer is on the SFTP server"
+    urls = [uploaded(browser, "ann@people.com"), at_review(browser, "nobody@people.com"), at_review(browser, "a@b.com")]
+    db.session.execute(update(Batch).values(is_dry=True, state=State.DISCARDED))
+    db.session.commit()
+    told = [answered in browser.get(f"{url}/summary").text for url in urls]
+    assert told == [False, True, True] and browser.get("/batches").text.count(">dry run<") == 2
+    db.session.execute(update(Batch).values(stopped_by_id=batch_at(urls[0]).created_by_id))
+    db.session.commit()
+    assert answered not in browser.get(f"{urls[1]}/summary").text and ">dry run<" not in browser.get("/batches").text
+
+
+def test_who_was_brought_back_stays_unless_somebody_says_yes_and_it_came_from_the_command_line(app, signed_in):
+    ann = add_customer("ann@people.com")
+    db.session.commit()
+    batch_id = batches.open_returned([(ann, fingerprinter()("ann@people.com"))])
+    browser = signed_in()
+    assert "it is thrown away, and these people stay" in browser.get(f"/batches/{batch_id}/review").text
+    assert "<td>Command line</td>" in browser.get("/batches").text
 
 
 def test_what_was_discarded_after_its_check_still_says_what_it_would_have_done(signed_in):

@@ -23,6 +23,7 @@ def register(app: Flask) -> None:
         from_text=datetime.fromisoformat,
         ago=ago,
         plural=plural,
+        share=share,
         day=day,
         money=money,
         name=name,
@@ -40,6 +41,16 @@ def number(value: int) -> str:
 def plural(value: int, one: str, many: str | None = None) -> str:
     """A number and its noun: 1 customer, 1,204 customers."""
     return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
+def share(part: int, whole: int) -> str:
+    """How much of it that is, in per cent; never nothing, and never all unless it is."""
+    percent = 100 * part / whole
+    if percent < 0.01:
+        return "less than 0.01 %"
+    if part < whole and percent >= 99.5:
+        return "more than 99 %"
+    return f"{percent:.2g} %" if percent < 1 else f"{percent:.0f} %"
 
 
 def size(value: int) -> str:
