@@ -351,6 +351,12 @@ def test_a_request_date_that_cannot_be_is_refused(ann, signed_in, asked_on):
     assert db.session.scalar(select(func.count()).select_from(Batch)) == 0
 
 
+def test_a_request_of_tomorrow_may_be_chosen_for_it_is_tomorrow_somewhere(ann, signed_in):
+    browser, tomorrow = signed_in(), batches.today() + timedelta(days=1)
+    assert f'max="{tomorrow}"' in browser.get(f"/customers/{ann}/purge").text
+    assert "is being deleted" in words(confirm(browser, ann, asked_on=tomorrow.isoformat()))
+
+
 def test_a_refused_form_keeps_what_was_typed_and_its_due_date(ann, signed_in):
     url = f"/customers/{ann}/purge"
     browser = signed_in()

@@ -176,6 +176,7 @@ def _purge(customer: Customer, refusal: str | None = None) -> str:
         refusal=refusal,
         grounds=Ground,
         today=batches.today(),
+        latest=batches.today() + timedelta(days=1),  # it is tomorrow somewhere
         due_on=_due_on(request.form),
         form=request.form,
     )
