@@ -11,13 +11,14 @@
     const button = form.querySelector("[data-once]");
     const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
     const show = () => {
-      const file = input.files[0];
-      name.textContent = file ? `${file.name} (${megabytes(file.size)})` : "Choose a CSV";
+      const [file, another] = input.files;
       const most = Number(form.dataset.maxBytes);
-      const tooLarge = file && file.size > most;
-      refusal.hidden = !tooLarge;
-      refusal.textContent = tooLarge ? `This file is ${megabytes(file.size)}; ${megabytes(most)} is the most. Send it in parts.` : "";
-      button.disabled = Boolean(tooLarge);
+      const refused = another ? `These are ${input.files.length} files. Send one file at a time.`
+        : file && file.size > most ? `This file is ${megabytes(file.size)}; ${megabytes(most)} is the most. Send it in parts.` : "";
+      name.textContent = file && !another ? `${file.name} (${megabytes(file.size)})` : "Choose a CSV";
+      refusal.hidden = !refused;
+      refusal.textContent = refused;
+      button.disabled = Boolean(refused);
     };
     input.addEventListener("change", show);
     for (const type of ["dragenter", "dragover"]) zone.addEventListener(type, (event) => { event.preventDefault(); zone.classList.add("over"); });

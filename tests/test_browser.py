@@ -179,6 +179,21 @@ def test_a_file_can_be_dropped_and_one_too_large_is_refused_before_it_is_sent(op
     expect(page.get_by_text("dropped.csv")).to_be_visible()
 
 
+def test_several_files_dropped_at_once_are_refused_before_they_are_sent(open_page):
+    page = open_page()
+    page.goto("/settings/upload-tags")
+    dropped = page.evaluate_handle(
+        """() => {
+            const dropped = new DataTransfer();
+            for (const name of ["a.csv", "b.csv"]) dropped.items.add(new File(["Email\\na@people.com\\n"], name));
+            return dropped;
+        }"""
+    )
+    page.dispatch_event("[data-drop]", "drop", {"dataTransfer": dropped})
+    expect(page.get_by_text("These are 2 files. Send one file at a time.")).to_be_visible()
+    expect(page.get_by_role("button", name="Continue to the fields")).to_be_disabled()
+
+
 def test_a_page_that_loses_the_server_says_so_and_recovers(shop, open_page):
     page = open_page()
     upload(page, people(shop, 2600, 3))

@@ -402,6 +402,13 @@ def test_no_file_and_no_action_are_said_in_words(signed_in):
     assert "Choose what should happen" in browser.post("/uploads", {}, page="/settings/upload-tags").text
 
 
+def test_of_several_files_at_once_none_is_taken(signed_in):
+    files = [(io.BytesIO(f"Email\n{name}@people.com\n".encode()), f"{name}.csv") for name in ("ann", "ben")]
+    answer = signed_in().post("/uploads", {**PURGE, "file": files}, page="/settings/upload-tags")
+    assert answer.status_code == 422 and "Send one file at a time." in answer.text
+    assert db.session.scalar(select(Batch.id)) is None
+
+
 def test_a_file_beyond_the_limit_of_a_form_gets_a_page(app, signed_in):
     app.config["MAX_CONTENT_LENGTH"] = 2_000
     answer = send(signed_in(), b"Email\n" + b"ann@people.com\n" * 1_000)

@@ -32,11 +32,14 @@ def refused():
 
 @blueprint.post("/uploads")
 def upload():
-    file = request.files.get("file")
+    files = [file for file in request.files.getlist("file") if file.filename]
     if request.form.get("action") != "purge":
         return _page("Choose what should happen to the customers in the file."), 422
-    if file is None or not file.filename:
+    if not files:
         return _page("Choose a CSV file first."), 422
+    if len(files) > 1:
+        return _page("Send one file at a time."), 422
+    (file,) = files
     try:
         batch = batches.open_csv(file.stream, file.filename, Door.CSV, current_user.id)
     except Refused as refused:
