@@ -17,7 +17,8 @@ def people(shop, start: int, number: int, *more: str) -> bytes:
 
 
 def test_the_whole_walk(shop, open_page):
-    page = open_page()
+    page, asked = open_page(), []
+    page.on("request", lambda request: asked.append(request.url))
     upload(page, people(shop, 100, 250, "Ann,ann.at.people.com", "Bob,nobody@people.com"))
     page.wait_for_url("**/mapping")
     expect(page.get_by_text("Choose a column first.")).to_be_visible()
@@ -48,6 +49,7 @@ def test_the_whole_walk(shop, open_page):
         ["Row", "Outcome", "Reason"], ["2", "invalid", "missing @"], ["3", "not found", ""], ["4", "purged", ""],
     ]  # fmt: skip
     assert len(results) == 253
+    assert not [url for url in asked if "token" in url]
 
 
 def test_closing_the_tab_changes_nothing(shop, open_page):

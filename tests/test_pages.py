@@ -455,6 +455,13 @@ def test_a_column_that_was_chosen_is_still_chosen_when_the_page_is_loaded_anew(s
     assert chosen.startswith(url) and '<option value="0" selected>Name' in browser.get(chosen).text
 
 
+def test_what_a_viewer_sees_of_the_rows_stays_as_it_is(signed_in):
+    """They cannot choose a column, so to ask again would lose it."""
+    url, asks = send(signed_in(), b"Name,Email\nAnn,ann.people.com\n").location, "hx-get="
+    page = signed_in(Role.VIEWER).get(url).text
+    assert "missing @" in page and asks not in page and asks in signed_in().get(url).text
+
+
 def test_without_javascript_another_column_is_shown_by_the_form(signed_in):
     browser = signed_in()
     url = send(browser, b"Name,Email\nAnn,ann@people.com\n").location
