@@ -396,6 +396,25 @@ def test_who_signs_in_again_comes_back_to_the_list_as_it_was_filtered(app, visit
     assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/login?next=/customers?emails%3Doff")
 
 
+def test_a_click_after_the_session_has_ended_is_told_to_have_done_nothing(signed_in):
+    browser, nothing = signed_in(), "Nothing was done by your last click"
+    url = uploaded(browser, "ann@people.com")
+    browser.client.delete_cookie("purge_session")
+    for path, page in [
+        (f"{url}/discard", url),
+        (f"{url}/mapping", f"{url}/mapping"),
+        ("/customers/1/emails", "/customers/1"),
+    ]:
+        answer = browser.post(path)
+        assert answer.location == f"/login?next={page}"
+        assert nothing in browser.get(answer.location).text and nothing not in browser.get(answer.location).text
+    shown = {"HX-Request": "true", "HX-Current-URL": "http://localhost/customers/7"}
+    to_login = browser.post("/customers/7/purge", headers=shown).headers["HX-Redirect"]
+    assert to_login == "/login?next=/customers/7" and nothing in browser.get(to_login).text
+    browser.post("/customers/found", headers=shown)  # which only asks
+    assert nothing not in browser.get(to_login).text
+
+
 def test_no_file_and_no_action_are_said_in_words(signed_in):
     browser = signed_in()
     assert "Choose a CSV file first" in browser.post("/uploads", PURGE, page="/settings/upload-tags").text

@@ -4,9 +4,10 @@ import logging
 import re
 import time
 import uuid
+from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
-from flask import Flask, Response, abort, g, redirect, request, url_for
+from flask import Flask, Response, abort, flash, g, redirect, request, url_for
 from flask_login import current_user
 
 from purge import pickup
@@ -121,11 +122,20 @@ def _begin() -> None:
 def _closed_by_default() -> Response | None:
     if request.endpoint is None or request.endpoint in OPEN or current_user.is_authenticated:
         return None
+    if not _changes_nothing():
+        flash("Nothing was done by your last click: you had been signed out. Sign in and try again.")
     if request.headers.get("HX-Request"):
+        return Response(status=401, headers={"HX-Redirect": url_for("sign_in.login", next=_page_shown())})
+    here = request.full_path.rstrip("?") if request.method == "GET" else errors.page_above()
+    return redirect(url_for("sign_in.login", next=here))
+
+
+def _page_shown() -> str | None:
+    """What the browser has in its address bar while htmx asks for a part of it."""
+    with suppress(ValueError):  # it can send anything
         here = urlsplit(request.headers.get("HX-Current-URL", ""))
-        page = urlunsplit(("", "", here.path, here.query, "")) or None
-        return Response(status=401, headers={"HX-Redirect": url_for("sign_in.login", next=page)})
-    return redirect(url_for("sign_in.login", next=request.full_path.rstrip("?") if request.method == "GET" else None))
+        return urlunsplit(("", "", here.path, here.query, "")) or None
+    return None
 
 
 def _viewers_change_nothing() -> None:

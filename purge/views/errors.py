@@ -58,16 +58,16 @@ def _show(error: HTTPException):
         _hear_out()
     g.setdefault("_login_user", login_manager.anonymous_user())  # or the page asks the database who is signed in
     if error.code == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "GET":
-        return redirect(_page_above())
+        return redirect(page_above())
     title, advice = SENTENCES.get(error.code, (error.name, "Go back and try again."))
     return render_template("error.html", code=error.code, title=title, advice=advice), error.code
 
 
-def _page_above() -> str:
+def page_above() -> str:
     """Of an address that only takes clicks: where its button stands. Somebody opened it by hand, or out of the history."""
     routes, path = current_app.create_url_adapter(request), request.path
-    while (path := path.rpartition("/")[0]) and not routes.test(path, "GET"):
-        pass
+    while path and not routes.test(path, "GET"):
+        path = path.rpartition("/")[0]
     return path or "/"
 
 
