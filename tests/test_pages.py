@@ -607,6 +607,29 @@ def test_pausing_resuming_and_cancelling_from_the_page(signed_in):
     assert ">cancelled<" in browser.get("/batches").text
 
 
+def test_a_click_that_came_too_late_is_told_and_the_second_of_two_is_not(signed_in):
+    browser = signed_in()
+    url = at_progress(browser)
+    refusals = {
+        "discard": "Only a batch that nobody confirmed",
+        "resume": "Only a paused batch",
+        "pause": "Only a running",
+    }
+    for act, words in refusals.items():
+        if act == "resume":
+            browser.post(f"{url}/cancellation", page=f"{url}/progress")
+        browser.post(f"{url}/{act}", page=f"{url}/progress")
+        assert words in browser.get(f"{url}/progress").text
+    for _ in range(2):
+        browser.post(f"{url}/cancellation", page=f"{url}/progress")
+        assert "Only a running" not in browser.get(url, follow_redirects=True).text
+        work(batches.run, url)
+    other = at_progress(browser)
+    work(batches.run, other)
+    browser.post(f"{other}/cancellation", page="/customers")
+    assert "Only a running or paused batch can be cancelled" in browser.get(f"{other}/summary").text
+
+
 def test_the_list_says_who_when_what_and_how_many(signed_in):
     browser = signed_in()
     uploaded(browser, "ann@people.com", "ben@people.com")

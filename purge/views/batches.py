@@ -2,7 +2,17 @@
 
 import time
 
-from flask import Blueprint, Response, current_app, redirect, render_template, request, stream_with_context, url_for
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    flash,
+    redirect,
+    render_template,
+    request,
+    stream_with_context,
+    url_for,
+)
 from flask_login import current_user
 from sqlalchemy.orm import joinedload
 
@@ -111,32 +121,35 @@ def confirmation(batch_id: int):
 
 @blueprint.post("/<int:batch_id>/pause")
 def pause(batch_id: int):
-    return _control(batch_id, batches.pause)
+    return _control(batch_id, batches.pause, State.PAUSED)
 
 
 @blueprint.post("/<int:batch_id>/resume")
 def resume(batch_id: int):
-    return _control(batch_id, batches.resume)
+    return _control(batch_id, batches.resume, State.RUNNING)
 
 
 @blueprint.post("/<int:batch_id>/cancellation")
 def cancel(batch_id: int):
-    return _control(batch_id, batches.cancel)
+    return _control(batch_id, batches.cancel, State.CANCELLING)
 
 
 @blueprint.post("/<int:batch_id>/discard")
 def discard(batch_id: int):
-    return _control(batch_id, batches.discard)
+    return _control(batch_id, batches.discard, State.DISCARDED)
 
 
-def _control(batch_id: int, act) -> Response:
-    """Do it if the batch still allows it; either way show where the batch is now."""
+def _control(batch_id: int, act, wanted: State) -> Response:
+    """Do it if the batch still allows it, and say so if not; either way show where the batch is now."""
     batch = fetch(batch_id)
     try:
         act(batch, current_user.id)
         db.session.commit()
-    except NotPossible:
+    except NotPossible as refusal:
         db.session.rollback()
+        was_cancelled = wanted is State.CANCELLING and batch.stopped_by_id
+        if batch.state is not wanted and not was_cancelled:  # or it was the second click of two
+            flash(str(refusal))
     if batch.state in RINGS:
         ring(batch)
     return redirect(stage_url(batch), 303)
