@@ -110,6 +110,8 @@ def test_every_answer_carries_the_headers_that_keep_strangers_out(signed_in):
     answer = signed_in().get("/batches")
     assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
     assert "unsafe" not in CONTENT_SECURITY_POLICY
+    htmx = re.search(r'data-cdn="(https://[^"]+\.js)"', answer.text)[1]  # and nothing else of all that is there
+    assert f"script-src 'self' {htmx};" in CONTENT_SECURITY_POLICY
     assert answer.headers["Cache-Control"] == "no-store" and answer.headers["X-Content-Type-Options"] == "nosniff"
     assert "style=" not in answer.text and not re.search(r"<script(?![^>]*src=)", answer.text)
 
@@ -624,7 +626,8 @@ def test_a_click_that_came_too_late_is_told_and_the_second_of_two_is_not(signed_
         browser.post(f"{url}/cancellation", page=f"{url}/progress")
         assert "Only a running" not in browser.get(url, follow_redirects=True).text
         work(batches.run, url)
-    other = at_progress(browser)
+    other = at_review(browser, "ann@people.com")
+    browser.post(f"{other}/confirmation", plan(browser, other), page=f"{other}/review")
     work(batches.run, other)
     browser.post(f"{other}/cancellation", page="/customers")
     assert "Only a running or paused batch can be cancelled" in browser.get(f"{other}/summary").text

@@ -55,11 +55,11 @@ OPEN = {
 REQUEST_ID = re.compile(r"[\w-]{8,64}", re.ASCII)
 LARGEST_FORM = 3_000_000  # bytes; only an upload is larger, and its own limit is in the settings
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-HTMX_CDN = "https://cdn.jsdelivr.net"
+HTMX = "https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js"
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'self'",
-        f"script-src 'self' {HTMX_CDN}",
+        f"script-src 'self' {HTMX}",
         "img-src 'self' data:",
         "object-src 'none'",
         "base-uri 'none'",
@@ -95,6 +95,7 @@ def register(app: Flask) -> None:
     app.after_request(_headers)
     app.teardown_request(lambda _error: only_reads.set(False))
     app.jinja_env.globals["worrying_connections"] = pickup.worrying
+    app.jinja_env.globals["htmx"] = HTMX
     app.jinja_env.globals["need_a_yes"] = stages.need_a_yes
     app.jinja_env.globals["runs_by_itself"] = stages.runs_by_itself
     app.jinja_env.filters["in_words"] = stages.in_words
