@@ -155,7 +155,8 @@ def test_an_office_full_of_colleagues_may_sign_in_at_once(app, signed_in):
 
 
 @pytest.mark.parametrize(
-    "evil", ["https://evil.com", "//evil.com", "/\\evil.com", "/%0a\\evil.com", "javascript:alert(1)"]
+    "evil",
+    ["https://evil.com", "//evil.com", "/\\evil.com", "/%0a\\evil.com", "/%09/evil.com", "//[", "javascript:alert(1)"],
 )
 def test_signing_in_leads_to_no_other_site(app, visitor, evil):
     from purge.cli.setup import add_user
@@ -163,6 +164,17 @@ def test_signing_in_leads_to_no_other_site(app, visitor, evil):
     password = add_user("ann@company.com", Role.VIEWER)
     answer = visitor.post(f"/login?next={evil}", {"email": "ann@company.com", "password": password})
     assert (answer.status_code, answer.location) == (303, "/")
+
+
+def test_the_second_click_on_sign_in_leads_on_like_the_first(signed_in):
+    answer = signed_in().client.post("/login?next=/customers", data={"csrf_token": "of the page before"})
+    assert (answer.status_code, answer.location) == (303, "/customers")
+
+
+def test_what_no_address_can_be_read_from_is_no_error_of_ours(visitor):
+    shown = {"HX-Request": "true", "HX-Current-URL": "http://[/customers"}
+    answer = visitor.client.get("/customers/7", headers=shown)
+    assert (answer.status_code, answer.headers["HX-Redirect"]) == (401, "/login")
 
 
 def test_signing_out_ends_it(signed_in):

@@ -7,11 +7,13 @@ from contextlib import suppress
 from http import HTTPStatus
 
 from flask import Flask, current_app, flash, g, redirect, render_template, request
+from flask_login import current_user
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DataError, InternalError, OperationalError
 from werkzeug.exceptions import BadRequest, Conflict, HTTPException, NotFound, SecurityError, ServiceUnavailable
 
 from purge.extensions import db, login_manager
+from purge.views.sign_in import going_to
 
 HEARD_SECONDS = 60
 BLOCK = 1 << 16  # bytes
@@ -122,5 +124,9 @@ def _stale(_error: CSRFError):
             "The page was out of date: you signed in again meanwhile, or it was open for too long. Nothing was done; here it is anew."
         )
         return "", 400, {"HX-Refresh": "true"}
-    advice = "The page was open for too long, or you signed in again meanwhile. Reload it and try again."
+    if (
+        request.endpoint == "sign_in.login" and current_user.is_authenticated
+    ):  # the second click of two, or in another tab
+        return redirect(going_to(), 303)
+    advice = "The page was open for too long, or you signed in again meanwhile. Go back and try again."
     return render_template("error.html", code=400, title="This page is out of date", advice=advice), 400
