@@ -134,6 +134,13 @@ def test_a_wrong_password_and_an_unknown_name_get_the_same_answer(app, visitor, 
     assert strip.sub("", wrong.text) == strip.sub("", unknown.text)
 
 
+def test_an_address_may_be_typed_as_it_was_when_the_account_was_made(app, visitor):
+    typed, run = "Jörg@Bücher.example.com", app.test_cli_runner().invoke
+    run(args=["users", "add", typed])
+    password = run(args=["users", "change", typed, "--new-password"]).output.split()[3]
+    assert visitor.sign_in(typed, password).status_code == 303
+
+
 def test_guessing_passwords_is_slowed_down(app, visitor):
     assert [visitor.sign_in("a@company.com", "x").status_code for _ in range(11)][-1] == 429
 

@@ -23,6 +23,7 @@ from purge.evidence.audit import Act, AuditEvent
 from purge.evidence.ledger import LedgerKey, adopt_key, has_other_key, is_written
 from purge.extensions import alone, db, reading
 from purge.models import Role, User
+from purge.models.users import account
 
 WORTH_SAYING = 10  # looks in vain, two seconds
 
@@ -111,7 +112,7 @@ def everybody() -> None:
 def change(email: str, role: str | None, new_password: bool, close: bool) -> None:
     """Give a colleague another role or password, or none: who has left must not purge. A new password opens again."""
     refuse_unfit()
-    user = db.session.scalar(db.select(User).where(User.email == email.strip().lower()))
+    user = db.session.scalar(db.select(User).where(User.email == account(email)))
     if user is None:
         raise click.ClickException(f"Nobody here is called {email}: see `flask users list`.")
     if close == bool(role or new_password):

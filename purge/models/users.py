@@ -11,6 +11,7 @@ from flask_login import UserMixin
 from sqlalchemy import ColumnElement, String
 from sqlalchemy.orm import Mapped, mapped_column
 
+from purge import email_address
 from purge.erasure.map import keep
 from purge.extensions import db, for_one_question, now, reading
 
@@ -81,9 +82,14 @@ def find(*conditions: ColumnElement[bool]) -> User | None:
     return User(**found._mapping) if found else None
 
 
+def account(typed: str) -> str:
+    """How accounts have this address: in its normal form; where it is none, like admin@localhost, as a plain text."""
+    return email_address.read(typed)[0] or typed.strip().lower()
+
+
 def sign_in(email: str, password: str) -> User | None:
     """The user with this address and password, or nobody."""
-    user = find(User.email == email.strip().lower(), User.password_hash != "")
+    user = find(User.email == account(email), User.password_hash != "")
     try:
         _hasher.verify(user.password_hash if user else _nobodys_hash(), password)
     except VerificationError:
