@@ -283,6 +283,19 @@ def test_a_purge_is_confirmed_run_and_told_and_the_person_is_nowhere(ann, signed
         assert not re.search(r"ann@|\bAnn\b|\bRay\b|C-1\b|20 ?7946", text), text
 
 
+def test_the_page_of_a_purge_is_told_only_what_it_does_not_say_yet(ann, signed_in):
+    browser = signed_in()
+    answer = confirm(browser, ann)
+    url = f"/customers/purging/{only_batch().id}"
+    assert "hx-vals='{\"waits\": 0}'" in answer.text and browser.get(f"{url}?waits=0").status_code == 204
+    db.session.execute(update(Batch).values(created_at=WHEN))
+    db.session.commit()
+    assert "is waiting for a worker" in browser.get(f"{url}?waits=0").text
+    assert browser.get(f"{url}?waits=1").status_code == 204
+    work(batches.run, only_batch())
+    assert "was permanently deleted" in browser.get(f"{url}?waits=1").text
+
+
 def test_what_was_shown_cannot_be_guessed_from_the_database_afterwards(ann, signed_in):
     """The digest is of a name beside what is known: whoever tries names, without any key, would come upon it."""
     browser = signed_in()

@@ -99,12 +99,16 @@ def confirm_purge(customer_id: int):
 
 @blueprint.get("/purging/<int:batch_id>")
 def purging(batch_id: int):
-    """What the page of a purge polls until there is an outcome."""
+    """What the page of a purge polls until there is an outcome; with `waits` as it stands there, nothing while it is so."""
     batch = db.session.get(Batch, batch_id)
     if batch is None or batch.door is not Door.FORM:
         abort(404)
     outcome = batches.single_outcome(batch)
     waits = now() - batch.created_at > LONG
+    if (
+        outcome is None and request.args.get("waits", type=int) == waits
+    ):  # or a screen reader would say it again and again
+        return "", 204
     return render_template("customers/_purging.html", batch_id=batch_id, outcome=outcome, waits=waits)
 
 
