@@ -47,6 +47,11 @@
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id === "dialog-place" && !document.getElementById("purge")) location.reload(); // purged meanwhile: the page says when
   });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.detail.xhr.status !== 410 || !event.detail.target.matches(".section")) return;
+    event.detail.shouldSwap = false; // there is no such part in the page that says when
+    location.reload();
+  });
   // Not before it has settled: until then htmx does not know the form in it, and a quick Enter would leave the page.
   document.addEventListener("htmx:afterSettle", (event) => {
     if (event.detail.target.id === "dialog-place" && !dialog.open) {

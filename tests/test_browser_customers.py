@@ -4,9 +4,11 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
+from sqlalchemy import insert
 
 from app import create_app
-from purge.extensions import db
+from purge.extensions import db, now
+from purge.models import TimelineEvent
 from tests.browser import check, press_on
 from tests.people import add_customer
 
@@ -285,6 +287,24 @@ def test_the_dialog_of_somebody_purged_meanwhile_is_the_page_that_says_so(open_p
     page.get_by_role("link", name="Purge …").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("This customer was purged")
     assert page.locator("dialog[open]").count() == 0
+
+
+def test_a_further_page_of_somebody_purged_meanwhile_is_the_page_that_says_so(shop, open_page):
+    with create_app(shop.environ).app_context():
+        id = add_customer("many.events@people.com")
+        event = {"customer_id": id, "kind": "an event", "happened_at": now()}
+        db.session.execute(insert(TimelineEvent), [event] * 11)
+        db.session.commit()
+        db.session.remove()
+        db.engine.dispose()
+    page, other = open_page(), open_page()
+    page.goto(f"/customers/{id}")
+    page.wait_for_load_state("networkidle")
+    other.goto(f"/customers/{id}/purge")
+    other.get_by_role("button", name="Permanently delete").click()
+    expect(other.get_by_text("was permanently deleted")).to_be_visible()
+    page.get_by_role("link", name="Older activity").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("This customer was purged")
 
 
 def test_a_server_that_does_not_answer_the_dialog_is_told_inside_it_and_a_second_try_works(open_page, person):
