@@ -105,10 +105,8 @@ def purging(batch_id: int):
         abort(404)
     outcome = batches.single_outcome(batch)
     waits = now() - batch.created_at > LONG
-    if (
-        outcome is None and request.args.get("waits", type=int) == waits
-    ):  # or a screen reader would say it again and again
-        return "", 204
+    if outcome is None and request.args.get("waits", type=int) == waits:
+        return "", 204  # or a screen reader would say it again and again
     return render_template("customers/_purging.html", batch_id=batch_id, outcome=outcome, waits=waits)
 
 

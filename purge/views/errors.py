@@ -124,9 +124,7 @@ def _stale(_error: CSRFError):
             "The page was out of date: you signed in again meanwhile, or it was open for too long. Nothing was done; here it is anew."
         )
         return "", 400, {"HX-Refresh": "true"}
-    if (
-        request.endpoint == "sign_in.login" and current_user.is_authenticated
-    ):  # the second click of two, or in another tab
-        return redirect(going_to(), 303)
+    if request.endpoint == "sign_in.login" and current_user.is_authenticated:
+        return redirect(going_to(), 303)  # it was the second click of two, or they signed in in another tab
     advice = "The page was open for too long, or you signed in again meanwhile. Go back and try again."
     return render_template("error.html", code=400, title="This page is out of date", advice=advice), 400
