@@ -6,7 +6,6 @@ import uuid
 
 import redis
 from flask import current_app
-from rq import Worker
 from rq.registry import StartedJobRegistry
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -41,7 +40,7 @@ def _ring(batch: Batch, leaving: str | None) -> None:
         wanted = 1
         if task == "run_batch":
             # An emptied Redis has forgotten its workers; they are there all the same.
-            listening = max(Worker.count(queue=queue), current_app.config["WORKERS"])
+            listening = max(queues.workers(queue), current_app.config["WORKERS"])
             wanted = max(1, min(listening, batches.waiting_chunks(batch)))
         rung = _rung(queue, connection, f"{task}-{batch.id}-") - {leaving}
         for _ in range(wanted - len(rung)):
@@ -59,7 +58,7 @@ def ring_poll(connection_id: int) -> None:
 def workers() -> int:
     """How many workers are there to hear the bell; 0 when the queue is out of reach."""
     try:
-        return Worker.count(queue=queues.queue(queues.connect()))
+        return queues.workers(queues.queue(queues.connect()))
     except redis.RedisError:
         return 0
 

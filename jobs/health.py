@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import redis
-from rq import Worker
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -113,8 +112,7 @@ def _redis() -> tuple[bool, str, float]:
 def _workers() -> tuple[bool, str, float]:
     connection = queues.connect()
     listening = {
-        name: Worker.count(queue=queues.queue(connection, name))
-        for name in (queues.SINGLE, queues.BULK, queues.PICK_UP)
+        name: queues.workers(queues.queue(connection, name)) for name in (queues.SINGLE, queues.BULK, queues.PICK_UP)
     }
     words = f"{listening[queues.BULK]} for files, {listening[queues.SINGLE]} for one customer, {listening[queues.PICK_UP]} for SFTP"
     return all(listening.values()), words, min(listening.values())

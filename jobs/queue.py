@@ -63,7 +63,7 @@ class SafeWorker(Worker):
             super().set_shutdown_requested_date()
 
     def heartbeat(self, timeout=None, pipeline=None):
-        super().heartbeat(timeout, pipeline)
+        super().heartbeat(self.worker_ttl, pipeline)  # RQ itself would add a minute
         worker_registration.register(self, pipeline)  # a Redis that came back empty knows nobody
 
     def get_heartbeat_ttl(self, job, *args, **kwargs):
@@ -99,6 +99,12 @@ def connect() -> redis.Redis:
 def queue(connection: redis.Redis, name: str = BULK) -> Queue:
     """The queue of checks and runs, or of one customer at a time."""
     return Queue(name, connection=connection, serializer=JSONSerializer, job_class=SafeJob)
+
+
+def workers(queue: Queue) -> int:
+    """How many live workers take its jobs: RQ counts who was killed as well, until another worker of the same queue looks."""
+    keys = worker_registration.get_keys(queue)
+    return queue.connection.exists(*keys) if keys else 0
 
 
 def work(*names: str) -> None:

@@ -111,6 +111,20 @@ def test_the_scheduler_dead_for_an_hour_then_two_at_once(shop, dice):
     shop.wait_for(lambda: well(shop)["scheduler"] and well(shop)["progress"])
 
 
+def test_workers_that_were_killed_are_not_taken_for_workers(shop):
+    """Whose end nobody told Redis: their names stand there until another worker of the same queue looks."""
+    machines = shop.instance
+    shop.wait_for(lambda: well(shop)["workers"])
+    machines.end("worker-pick-up", signal.SIGKILL)
+    shop.wait_for(lambda: not well(shop)["workers"])
+    machines.start("worker-pick-up")
+    shop.wait_for(lambda: well(shop)["workers"])
+    machines.end("worker", signal.SIGKILL)
+    shop.wait_for(lambda: not well(shop)["workers"])
+    refused = machines.flask("purge", str(shop.file), "--yes", timeout=60)
+    assert refused.returncode == 2 and "No worker is running" in refused.stderr
+
+
 def test_the_same_job_delivered_again_and_again(shop, dice):
     purging = shop.purge()
     shop.wait_for(lambda: shop.ask("SELECT 1 FROM batch"))
