@@ -73,6 +73,11 @@ class SafeWorker(Worker):
         log.error("a job failed", exc_info=exc_info, extra={"fields": {"job": job.id}})
         super().handle_exception(job, *exc_info)
 
+    def handle_job_failure(self, job, queue, started_job_registry=None, exc_string="", execution=None):
+        error = sys.exception()  # of its text nothing is kept: it may quote a person
+        kind = type(error).__name__ if error else ""
+        super().handle_job_failure(job, queue, started_job_registry, kind, execution)
+
     def handle_warm_shutdown_request(self):
         super().handle_warm_shutdown_request()
         if self.horse_pid:

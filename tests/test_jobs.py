@@ -1,34 +1,63 @@
 """The queue: ids and nothing else, our own functions and no others, and a bell that can be lost."""
 
+import base64
 import os
 import zlib
+from contextlib import suppress
 
 import pytest
 from rq import Callback, Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from sqlalchemy.exc import DBAPIError
 
 from jobs import bell, queue, schedule
 from purge import batches
 from purge.batches import State
 from purge.extensions import db
 from tests.people import add_customer
-from tests.test_batches import checked, confirmed, opened
+from tests.test_batches import checked, confirmed, move_the_ledger_away, opened, work
 
 
 def test_a_job_carries_an_id_and_no_address(app):
     add_customer("ann@people.com")
     batch = confirmed("ann@people.com")
     bell.ring(batch)
-    connection = queue.connect()
-    stored = b""
+    told = stored(queue.connect())
+    assert b"run_batch" in told and b"@" not in told and b"ann" not in told
+
+
+def stored(connection) -> bytes:
+    """Every key of Redis and all that it holds, unpacked where RQ has packed it."""
+    found = []
     for name in connection.scan_iter():
-        for value in (connection.hgetall(name) if connection.type(name) == b"hash" else {}).values():
-            try:
-                stored += zlib.decompress(value)
-            except zlib.error:
-                stored += value
-    assert b"run_batch" in stored and b"@" not in stored and b"ann" not in stored
+        kind = connection.type(name)
+        rows = [connection.hgetall(name)] if kind == b"hash" else []
+        if kind == b"stream":
+            rows = [row for _, row in connection.xrange(name)]
+        found += [name, *(unpacked(value) for row in rows for value in row.values())]
+    return b" ".join(found)
+
+
+def unpacked(value: bytes) -> bytes:
+    for packed in (lambda: value, lambda: base64.b64decode(value, validate=True)):
+        with suppress(ValueError, zlib.error):
+            return zlib.decompress(packed())
+    return value
+
+
+def test_of_a_job_that_failed_redis_keeps_the_errors_kind_and_not_its_text(app, worker):
+    """PostgreSQL's quotes the row, and so the address, that it was about."""
+    batch = opened("nobody@people.com")
+    batches.map_fields(batch, 0, False)
+    db.session.commit()
+    move_the_ledger_away(True)
+    with pytest.raises(DBAPIError, match="ledger_entry") as failed:
+        work(batches.check, batch)
+    bell.ring(batch)
+    worker()
+    told = stored(queue.connect())
+    assert failed.type.__name__.encode() in told and b"ledger_entry" not in told
 
 
 @pytest.mark.parametrize("serializer", [JSONSerializer, None], ids=["json", "pickle"])
