@@ -124,12 +124,12 @@ def _scheduler() -> tuple[bool, str, float]:
 
 
 def _progress() -> tuple[bool, str, float]:
-    """Seconds for which the batch that has stood still the longest has finished no chunk, or no block of its check."""
-    still = batches.longest_still()
-    if still is None:
+    """Seconds since any batch has finished a chunk, or a block of its check, while one has work; who waits its turn is well."""
+    last = batches.last_moved()
+    if last is None:
         return True, "no batch waits", 0
-    batch_id, seconds = still[0], still[1].total_seconds()
-    return seconds < STILL_SECONDS, f"batch {batch_id} moved {seconds:.0f} seconds ago", seconds
+    batch_id, seconds = last[0], last[1].total_seconds()
+    return seconds < STILL_SECONDS, f"the last batch to move was batch {batch_id}, {seconds:.0f} seconds ago", seconds
 
 
 def _pending() -> tuple[bool, str, float]:

@@ -357,7 +357,7 @@ def test_a_database_that_is_not_as_we_need_it_is_no_failed_attempt_at_a_check(ap
         with pytest.raises(DBAPIError):
             work(batches.check, batch)
     assert (batch.state, batch.check_attempts, batch.moved_at) == (State.CHECKING, 0, moved_at)
-    assert batches.longest_still()[0] == batch.id
+    assert batches.last_moved()[0] == batch.id
     move_the_ledger_away(False)
     work(batches.check, batch)
     assert batch.state is State.FINISHED and outcomes(batch) == {2: Outcome.NOT_FOUND}

@@ -64,7 +64,7 @@ def test_an_older_schema_is_not_well_and_the_words_say_what_to_do(app):
     assert not found.is_well and "flask init-db" in found.words
 
 
-def test_a_batch_that_stands_still_is_noticed(app):
+def test_a_batch_that_stands_still_while_no_other_moves_is_noticed(app):
     add_customer("ann@people.com")
     batch_id = confirmed("ann@people.com").id
     db.session.commit()
@@ -73,6 +73,25 @@ def test_a_batch_that_stands_still_is_noticed(app):
     db.session.commit()
     found = {finding.name: finding for finding in health.look()}["progress"]
     assert not found.is_well and f"batch {batch_id}" in found.words
+
+
+def test_a_batch_that_waits_until_others_have_had_their_turn_is_well(app):
+    """One worker may be at a long check, or divide its time between a dozen batches."""
+    add_customer("ann@people.com")
+    waiting = confirmed("ann@people.com").id
+    db.session.execute(text("UPDATE batch SET moved_at = '2026-01-01 00:00:00'"))
+    db.session.commit()
+    batches.map_fields(opened("ben@people.com"), 0, False)
+    db.session.commit()
+    assert well()["progress"]
+    db.session.execute(text("UPDATE batch SET moved_at = '2026-01-01 00:00:00'"))
+    db.session.commit()
+    assert not well()["progress"]
+    checked("nobody@people.com")  # the turn of the other comes only now
+    assert well()["progress"] and db.session.get(batches.Batch, waiting).state is batches.State.RUNNING
+    db.session.execute(text("UPDATE batch SET finished_at = '2026-01-01 00:00:00' WHERE state = 'finished'"))
+    db.session.commit()
+    assert not well()["progress"]
 
 
 def test_a_check_that_stands_still_is_noticed(app):

@@ -3,7 +3,7 @@
 from purge.batches.account import (
     failures,
     in_words,
-    longest_still,
+    last_moved,
     oldest_pending,
     outcomes,
     progress,
@@ -60,7 +60,7 @@ __all__ = [
     "forgotten",
     "has_receipt",
     "in_words",
-    "longest_still",
+    "last_moved",
     "map_fields",
     "masked",
     "oldest_pending",

@@ -90,13 +90,18 @@ def unrecorded() -> int | None:
     return db.session.scalar(asked.order_by(both.c.batch_id).limit(1))
 
 
-def longest_still() -> tuple[int, timedelta] | None:
-    """Of the batches that are checked, or have waiting chunks, the one with no sign of life for the longest, and for how long."""
+def last_moved() -> tuple[int, timedelta] | None:
+    """The batch with the latest sign of life, and how long ago that was; None when none is checked or has waiting chunks."""
     last = select(func.max(Chunk.finished_at)).where(Chunk.batch_id == Batch.id).scalar_subquery()
     running = Batch.state.in_([State.RUNNING, State.CANCELLING]) & _WAITS
     at_work = select(Batch.id, Batch.moved_at, last).where((Batch.state == State.CHECKING) | running)
-    still = {id: now() - max(filter(None, moved)) for id, *moved in db.session.execute(at_work)}
-    return max(still.items(), key=lambda one: one[1], default=None)
+    moved = {id: max(filter(None, signs)) for id, *signs in db.session.execute(at_work)}
+    if not moved:
+        return None
+    ended = select(Batch.id, Batch.finished_at).where(Batch.state == State.FINISHED)  # only then others have their turn
+    moved |= {id: at for id, at in db.session.execute(ended.order_by(Batch.finished_at.desc()).limit(1))}
+    last_id = max(moved, key=moved.get)
+    return last_id, now() - moved[last_id]
 
 
 def oldest_pending() -> tuple[int, timedelta] | None:

@@ -48,7 +48,7 @@ def _measured() -> CollectorRegistry:
     well = Gauge("purge_well", "1 where this is as it should be", ["part"], registry=registry)
     value = Gauge(
         "purge_part",
-        "Workers listening; seconds a batch stood still, and since the oldest pending was confirmed; else as purge_well",
+        "Workers listening; seconds since any batch moved, and since the oldest pending was confirmed; else as purge_well",
         ["part"],
         registry=registry,
     )
