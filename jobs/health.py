@@ -39,9 +39,10 @@ def look(closely: bool = False) -> list[Finding]:
     looked_at = _LOOKED_AT | (_LOOKED_AT_CLOSELY if closely else {})
     found = {}
     for name, finding in looked_at.items():
-        # That each of them waits in vain would take half a minute.
-        if name in _ASK_REDIS and not found["redis"].is_well:
-            found[name] = Finding(name, False, "not known while Redis is not well", 0)
+        asked = _ASKED.get(name)
+        # That each of them waits in vain would take most of a minute.
+        if asked and not found[asked].is_well:
+            found[name] = Finding(name, False, f"not known while {asked} is not well", 0)
         else:
             found[name] = _found(name, finding)
     return list(found.values())
@@ -151,4 +152,8 @@ _LOOKED_AT = {
     "pending": _pending,
 }
 _LOOKED_AT_CLOSELY = {"schema": partial(_schema, schema.missing), "files": _files, "ledger": _ledger, "audit": _audit}
-_ASK_REDIS = ("workers", "scheduler")
+# Of whom each of the others is asked.
+_ASKED = {
+    **dict.fromkeys(("workers", "scheduler"), "redis"),
+    **dict.fromkeys(("schema", "progress", "pending", "files", "ledger", "audit"), "database"),
+}

@@ -52,11 +52,13 @@ def _measured() -> CollectorRegistry:
         ["part"],
         registry=registry,
     )
-    for finding in health.look():
+    found = {finding.name: finding for finding in health.look()}
+    for finding in found.values():
         well.labels(finding.name).set(finding.is_well)
         value.labels(finding.name).set(finding.value)
-    with suppress(SQLAlchemyError):  # which is told above
-        _count(registry)
+    if found["database"].is_well:
+        with suppress(SQLAlchemyError):  # which is told above
+            _count(registry)
     return registry
 
 
