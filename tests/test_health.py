@@ -167,9 +167,24 @@ def test_a_database_that_is_away_is_asked_once(tmp_path):
         assert f'purge_well{{part="{part}"}} 0.0' in told
 
 
+@pytest.mark.sqlite
+def test_one_batch_that_stands_still_keeps_nobody_elses_traces_in_the_file(app):
+    add_customer("ann@people.com")
+    add_customer("ben@people.com")
+    standing = confirmed("ann@people.com").id
+    finished("ben@people.com")
+    batches.settle()
+    assert not is_cleared(), "for one that is at work it waits"
+    db.session.execute(text(f"UPDATE batch SET moved_at = '2026-01-01 00:00:00' WHERE id = {standing}"))
+    db.session.commit()
+    batches.settle()
+    assert is_cleared()
+
+
 def is_cleared() -> bool:
     with reading(), db.engine.connect() as connection:
-        return connection.scalar(db.select(batches.Batch.cleared_at)) is not None
+        ended = batches.Batch.state == batches.State.FINISHED
+        return connection.scalar(db.select(batches.Batch.cleared_at).where(ended)) is not None
 
 
 def test_the_oldest_batch_with_waiting_chunks_is_told(app):

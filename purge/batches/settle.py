@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, exists, func, select, update
 
-from purge.batches.model import Batch, State
+from purge.batches.model import Batch, Chunk, State
 from purge.customers import search_index
 from purge.erasure.residue import empty_log, lacks_memory, write_anew
 from purge.extensions import db, now, reading
@@ -42,7 +42,7 @@ def settle(quiet: timedelta = NO_TIME) -> bool:
         first, last = connection.execute(
             db.select(func.min(Batch.finished_at), func.max(Batch.finished_at)).where(*unsettled)
         ).one()
-        busy = connection.scalar(db.select(exists().where(Batch.state.in_(BUSY))))
+        busy = connection.scalar(db.select(exists().where(Batch.state.in_(BUSY), _moves())))
     if busy or not finished or (now() - last < quiet and now() - first < LONGEST_WAIT):
         return True
     if not clear_files():
@@ -50,6 +50,12 @@ def settle(quiet: timedelta = NO_TIME) -> bool:
     with db.engine.begin() as connection:
         connection.execute(update(Batch).where(Batch.id.in_(finished)).values(cleared_at=now()))
     return True
+
+
+def _moves() -> ColumnElement[bool]:
+    """Whether a batch gave a sign of life lately: nobody's traces wait for one that stands still."""
+    lately = now() - LONGEST_WAIT
+    return (Batch.moved_at > lately) | exists().where(Chunk.batch_id == Batch.id, Chunk.finished_at > lately)
 
 
 def forget_names(name=Batch.file_name, ended_at=Batch.finished_at, *conditions: ColumnElement[bool]) -> None:
