@@ -15,12 +15,14 @@ from jobs.bell import RINGS, ring, ring_poll
 from jobs.health import scheduler_was_here
 from purge import batches, pickup
 from purge.batches import Batch
+from purge.evidence.ledger import OtherKey
 from purge.extensions import db, reading
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 2
 AGAIN_SECONDS = 10  # after tidying that was not possible, which its log says each time
+TIDYING_SECONDS = 600  # to write a large file anew takes minutes
 REST_TIMES = 10  # after tidying for a second, ten seconds in which others may write
 
 
@@ -37,13 +39,15 @@ def run() -> None:
             scheduler_was_here()
             if time.monotonic() > rest_until:
                 began = time.monotonic()
-                is_tidy = tidy()
+                is_tidy = tidy_at_length()
                 rest = REST_TIMES * (time.monotonic() - began)
                 rest_until = time.monotonic() + (rest if is_tidy else max(rest, AGAIN_SECONDS))
         except SQLAlchemyError as error:
             log.warning("the database is out of reach (%s); the next sweep tries again", type(error).__name__)
         except redis.RedisError as error:
             log.warning("Redis is out of reach (%s); the next sweep tries again", type(error).__name__)
+        except OtherKey:
+            log.error("the ledger was begun with another LEDGER_KEY than this process has; nothing was thrown away")
         finally:
             db.session.remove()
 
@@ -60,6 +64,15 @@ def look_at_drops() -> None:
     """Ring for the looks that are due."""
     for connection_id in pickup.due():
         ring_poll(connection_id)
+
+
+def tidy_at_length() -> bool:
+    """Tidy, after a sign of life that lasts as long as it may take."""
+    scheduler_was_here(TIDYING_SECONDS)
+    try:
+        return tidy()
+    finally:
+        scheduler_was_here()
 
 
 def tidy() -> bool:

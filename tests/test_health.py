@@ -6,15 +6,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 import redis
+from pysqlite3 import dbapi2 as sqlite3
 from sqlalchemy import text
 
 from app import create_app
-from jobs import health
+from jobs import health, queue, schedule
 from purge import batches
 from purge.erasure import residue
 from purge.extensions import db, reading
@@ -216,6 +217,30 @@ def test_the_scheduler_is_forgotten_when_it_gives_no_sign_of_life(app):
     assert not well()["scheduler"]
     health.scheduler_was_here()
     assert well()["scheduler"]
+
+
+@pytest.mark.sqlite
+def test_the_scheduler_is_well_however_long_the_file_takes_to_be_written_anew(app):
+    finished("nobody@people.com")
+    db.session.commit()
+    app.config["CLEAR_AFTER_SECONDS"] = 0
+    connection = queue.connect()
+
+    def tidy_at_length():
+        with app.app_context():
+            schedule.tidy_at_length()
+
+    tidying = threading.Thread(target=tidy_at_length)
+    with closing(sqlite3.connect(db.engine.url.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        tidying.start()
+        until = time.monotonic() + 20
+        while connection.ttl(health.SCHEDULER_KEY) <= health.SCHEDULER_SECONDS:
+            assert tidying.is_alive() and time.monotonic() < until
+            time.sleep(0.01)
+        other.execute("COMMIT")
+    tidying.join(60)
+    assert is_cleared() and 0 < connection.ttl(health.SCHEDULER_KEY) <= health.SCHEDULER_SECONDS
 
 
 @pytest.mark.parametrize("given, status", [("Bearer right", 200), ("Bearer wrong", 401), ("", 401)])

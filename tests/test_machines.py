@@ -125,6 +125,18 @@ def test_workers_that_were_killed_are_not_taken_for_workers(shop):
     assert refused.returncode == 2 and "No worker is running" in refused.stderr
 
 
+def test_the_scheduler_outlives_a_ledger_of_another_key(shop):
+    machines = shop.instance
+    Admin(machines).upload(shop.file.read_bytes())
+    shop.wait_for(lambda: well(shop)["scheduler"])
+    other = "decode('00', 'hex')" if "DATABASE_URL" in machines.environ else "x'00'"
+    write(shop, f"UPDATE ledger_key SET fingerprint = {other}")
+    write(shop, "UPDATE batch SET created_at = '2026-01-01 00:00:00'")
+    shop.wait_for(lambda: "another LEDGER_KEY" in machines.output)
+    time.sleep(3)
+    assert len(machines.of("schedule")) == 1 and shop.ask("SELECT state FROM batch") == [("uploaded",)]
+
+
 def test_the_same_job_delivered_again_and_again(shop, dice):
     purging = shop.purge()
     shop.wait_for(lambda: shop.ask("SELECT 1 FROM batch"))
