@@ -4,11 +4,15 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
-from tests.instance import Instance
+from tests.instance import CHECKOUT, Instance
 
 
 def gone(pids, seconds: float = 20) -> bool:
@@ -80,6 +84,39 @@ def test_a_child_that_dies_is_started_again(instance):
     while not instance.answers() and time.monotonic() < until:
         time.sleep(0.2)
     assert instance.answers() and "web ended" in instance.output
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_web_server_alone_listens_where_it_is_told_too(instance, host):
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    instance.flask("init-db", check=True)
+    with begun("web", {**instance.environ, "HOST": host}) as web:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                return socket.create_connection((host, instance.port), timeout=5).close()
+            except ConnectionRefusedError:
+                assert web.poll() is None and time.monotonic() < until
+                time.sleep(0.1)
+
+
+def has_ipv6() -> bool:
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+@contextmanager
+def begun(program: str, environ: dict[str, str]):
+    """A program of `deploy/`, ended with the block."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen([CHECKOUT / "deploy" / program], env={**environ, "PATH": path}, umask=0o022)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def refused(instance: Instance) -> str:
