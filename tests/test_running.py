@@ -107,6 +107,16 @@ def has_ipv6() -> bool:
     return False
 
 
+@pytest.mark.parametrize("program", ["web", "worker", "worker-single", "worker-pick-up", "schedule"])
+def test_what_a_process_writes_no_other_account_of_the_machine_reads(tmp_path, program):
+    """In a folder that is there already, and open to all."""
+    tmp_path.chmod(0o755)
+    with begun(program, {**os.environ, "INSTANCE_PATH": str(tmp_path), "BIND": "127.0.0.1:0"}) as process:
+        assert process.wait(60) != 0  # there is no schema
+    assert (tmp_path / "purge.db").exists()
+    assert not [path for path in tmp_path.rglob("*") if stat.S_IMODE(path.stat().st_mode) & 0o077]
+
+
 @contextmanager
 def begun(program: str, environ: dict[str, str]):
     """A program of `deploy/`, ended with the block."""
