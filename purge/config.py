@@ -35,6 +35,7 @@ SESSION = {
     "tcp_user_timeout": 60_000,
     "client_connection_check_interval": "10s",
     "idle_in_transaction_session_timeout": "10min",
+    "idle_session_timeout": 0,  # a check holds its lock on a connection that says nothing meanwhile
 }
 # A connection that the server dropped is noticed before it is used; one that cannot be had is an error soon.
 POSTGRESQL_OPTIONS = {

@@ -12,7 +12,9 @@ import redis
 from pysqlite3 import dbapi2 as sqlite3
 from rq import Queue
 from rq.serializers import JSONSerializer
+from sqlalchemy import text
 
+from purge.extensions import alone, db
 from tests.instance import Admin
 from tests.machines import Machines
 from tests.shop import Shop
@@ -135,6 +137,18 @@ def test_the_scheduler_outlives_a_ledger_of_another_key(shop):
     shop.wait_for(lambda: "another LEDGER_KEY" in machines.output)
     time.sleep(3)
     assert len(machines.of("schedule")) == 1 and shop.ask("SELECT state FROM batch") == [("uploaded",)]
+
+
+@pytest.mark.postgresql
+def test_a_server_that_ends_idle_sessions_takes_no_lock_away(app):
+    name = db.engine.url.database
+    db.session.execute(text(f"ALTER DATABASE {name} SET idle_session_timeout = '100ms'"))
+    db.session.commit()
+    db.engine.dispose()
+    with alone(db.engine, "a test"):
+        time.sleep(1)
+        with alone(db.engine, "a test") as is_alone:
+            assert not is_alone
 
 
 def test_the_same_job_delivered_again_and_again(shop, dice):
