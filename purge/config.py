@@ -69,6 +69,7 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
     max_bytes = _number(environ, "MAX_CSV_BYTES", 100_000_000)
     database = _database(environ, instance)
     redis_url = _redis(environ, instance)
+    _refuse_one_of_two_secrets(environ, database)
     return {
         # Every file the app writes is under this folder.
         "INSTANCE_PATH": str(instance),
@@ -203,6 +204,13 @@ def _secret(environ: Mapping[str, str], name: str, instance: Path) -> str:
             f"The secret in {where} is too short. Restore it from a backup, or remove it if nothing depends on it."
         )
     return secret
+
+
+def _refuse_one_of_two_secrets(environ: Mapping[str, str], database: str) -> None:
+    """One of several machines would make a SECRET_KEY of its own, sign others' sessions out and open none of their uploads; one
+    that makes its own LEDGER_KEY is refused by the ledger."""
+    if not database.startswith("sqlite") and environ.get("LEDGER_KEY") and not environ.get("SECRET_KEY"):
+        raise ConfigError("LEDGER_KEY is set and SECRET_KEY is not. Set both, to the same on every machine.")
 
 
 def _make_secret(file: Path) -> None:
