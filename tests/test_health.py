@@ -257,10 +257,10 @@ def test_metrics_count_and_name_nobody(app, visitor):
     db.session.commit()
     told = visitor.client.get("/metrics", headers={"Authorization": "Bearer right"}).text
     for line in (
-        'purge_requests{outcome="purged"} 1.0',
-        'purge_requests{outcome="not_found"} 1.0',
+        'purge_requests_total{outcome="purged"} 1.0',
+        'purge_requests_total{outcome="not_found"} 1.0',
         'purge_batches{state="finished"} 1.0',
         'purge_well{part="database"} 1.0',
     ):
         assert line in told
-    assert "people.com" not in told
+    assert "people.com" not in told and "_created" not in told
