@@ -221,7 +221,7 @@ def test_the_scheduler_is_forgotten_when_it_gives_no_sign_of_life(app):
 
 @pytest.mark.sqlite
 def test_the_scheduler_is_well_however_long_the_file_takes_to_be_written_anew(app):
-    finished("nobody@people.com")
+    checked("nobody@people.com")
     db.session.commit()
     app.config["CLEAR_AFTER_SECONDS"] = 0
     connection = queue.connect()
