@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import event, func, insert, select, update
+from sqlalchemy import delete, event, func, insert, select, update
 
 from jobs import queue
 from jobs.bell import ring
@@ -355,6 +355,16 @@ def test_an_address_that_changes_before_the_job_runs_spares_the_customer(ann, si
     work(batches.run, only_batch())
     assert "the address changed meanwhile" in browser.get(f"/customers/purging/{only_batch().id}").text
     assert browser.get(f"/customers/{ann}").status_code == 200
+
+
+def test_who_was_deleted_by_somebody_else_before_the_job_runs_was_not_purged(app, signed_in):
+    browser, zoe = signed_in(), add_customer("zoe@people.com")
+    db.session.commit()
+    confirm(browser, zoe)
+    db.session.execute(delete(Customer).where(Customer.id == zoe))
+    work(batches.run, only_batch())
+    assert "was there no more" in browser.get(f"/customers/purging/{only_batch().id}").text
+    assert browser.get(f"/customers/{zoe}").status_code == 404
 
 
 @pytest.mark.parametrize("asked_on", ["tomorrow", (date.today() + timedelta(days=3)).isoformat(), "0001-01-01"])
