@@ -124,7 +124,7 @@ def test_with_a_type_every_row_must_say_purge_and_other_columns_are_ignored(drop
     rows = ["x@y.com,ann@people.com,purge", ",ben@people.com,tag", "z,cy@people.com, Purge ", ",,"]
     put(drop, "people.csv", *rows, header="Email,CustomerEmail,Type")
     look_until_answered(connection)
-    assert answer(drop, "people.result.csv") == {"2": "purged", "3": "invalid,its type is not “purge”", "4": "purged"}
+    assert answer(drop, "people.result.csv") == {"2": "purged", "3": "invalid,its type is not purge", "4": "purged"}
     assert db.session.scalars(select(Customer.email)).all() == ["ben@people.com"]
 
 

@@ -96,7 +96,7 @@ class Reason(StrEnum):
 
 _REASON_WORDS = {
     Reason.RAGGED: "not as many cells as the header",
-    Reason.OTHER_TYPE: 'its type is not "purge"',
+    Reason.OTHER_TYPE: "its type is not purge",
     Reason.SHARED_ADDRESS: "more than one customer has this address",
     Reason.ADDRESS_CHANGED: "the customer's address changed after the check",
     Reason.GONE: "another batch purged this customer first",
