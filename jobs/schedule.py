@@ -48,6 +48,7 @@ def run() -> None:
             log.warning("Redis is out of reach (%s); the next sweep tries again", type(error).__name__)
         except OtherKey:
             log.error("the ledger was begun with another LEDGER_KEY than this process has; nothing was thrown away")
+            rest_until = time.monotonic() + AGAIN_SECONDS
         finally:
             db.session.remove()
 

@@ -166,6 +166,28 @@ def test_a_newcomer_with_the_purged_ones_address_is_not_deleted_by_the_old_plan(
     assert "deleted after the check, and not by a batch" in [reason for _, _, reason in batches.results(batch)]
 
 
+def test_whom_another_batch_purged_under_a_new_address_was_purged(app):
+    """And whose namesake another batch purged was not."""
+    ann, ben = add_customer("ann@people.com"), add_customer("ben@people.com")
+    batch = confirmed("ann@people.com", "ben@people.com")
+    new = {"email": "new@people.com", "email_key": "new@people.com"}
+    db.session.execute(update(Customer).where(Customer.id == ann).values(**new))
+    finished("new@people.com")
+    db.session.execute(delete(Customer).where(Customer.id == ben))
+    add_customer("ben@people.com")
+    finished("ben@people.com")
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.ALREADY_PURGED: 1, Outcome.NOT_FOUND: 1}
+
+
+def test_who_shows_no_address_was_found_by_somebody_elses(app):
+    ann = add_customer("ann@people.com")
+    batch = confirmed("ann@people.com")
+    db.session.execute(update(Customer).where(Customer.id == ann).values(email="n/a"))
+    work(batches.run, batch)
+    assert there(ann) == [True] and counts(batch) == {Outcome.CHANGED: 1}
+
+
 def test_who_shows_another_address_than_they_were_found_by_is_left_alone(app):
     """Somebody's import changed the one column and not the other."""
     ann, odd = add_customer("ann@people.com"), add_customer("odd@people.com")

@@ -213,6 +213,19 @@ def test_who_cannot_be_purged_is_tried_once(again, back_up, copy):
     refuse("DELETE", "customer")
     answer = again()
     assert answer.exit_code == 1 and there(ann) == [True] and counts(last_batch()) == {Outcome.FAILED: 1}
+    assert f"/customers/{ann}\n" in answer.stderr
+
+
+def test_who_was_spared_by_the_run_is_told_of(again, back_up, copy):
+    ann = add_customer("ann@people.com")
+    backup = back_up()
+    finished("ann@people.com")
+    copy()
+    backup.restore()
+    db.session.execute(update(Customer).where(Customer.id == ann).values(email="other@people.com"))
+    answer = again()
+    assert answer.exit_code == 1 and counts(last_batch()) == {Outcome.CHANGED: 1}
+    assert f"/customers/{ann}\n" in answer.stderr
 
 
 def test_a_restore_of_the_customers_alone_is_found_too(again, copy):

@@ -5,10 +5,10 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, insert, or_, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import aliased
 
@@ -20,7 +20,7 @@ from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
 from purge.evidence import audit, ledger
 from purge.evidence.audit import Act
-from purge.evidence.ledger import LedgerEntry, enter, fingerprinter
+from purge.evidence.ledger import enter, fingerprinter
 from purge.extensions import db, giving_way, now, reading
 from purge.models import Customer
 from purge.pace import loaded_stays
@@ -35,6 +35,7 @@ FIRST_SIZE = 1_000  # until it is known what they take
 STATEMENT_SECONDS = 60
 MOST_RETRIES = 5
 GROWTH = 2
+A_DAY = timedelta(days=1)  # by which no two clocks differ
 
 # What PostgreSQL calls a transaction that another one got in the way of; a statement, and a lock, that took too long; and what
 # a trigger says that refuses a row.
@@ -141,7 +142,7 @@ def _fitting(last: Ran | None) -> int:
 def _claim(connection: Connection, batch_id: int, most: int) -> Row | None:
     """A waiting chunk, or the first `most` of its requests, ours until the transaction ends; None when there is
     none or the batch stands still."""
-    columns = Chunk.__table__, Batch.state.label("batch_state"), Batch.door
+    columns = Chunk.__table__, Batch.state.label("batch_state"), Batch.door, Batch.created_at
     with_state = select(*columns).join(Batch, Batch.id == Chunk.batch_id)
     waiting = (
         with_state.where(Chunk.batch_id == batch_id, Chunk.state == ChunkState.WAITING)
@@ -182,7 +183,9 @@ def _purge(connection: Connection, chunk: Row) -> dict:
         erased = erase(connection, read_map(db.metadata), ids) if ids else {}
     if ids and search_index.has(connection, ids):  # whose triggers somebody has turned off
         raise NotErased("an entry of the search index is left")
-    purged, missing = _known(connection, gone)
+    elsewhere = _purged_elsewhere(connection, chunk, gone)
+    purged = [one for one in gone if one.customer_id in elsewhere]
+    missing = [one for one in gone if one.customer_id not in elsewhere]
     _end(connection, chunk, Outcome.ALREADY_PURGED, Reason.GONE, purged)
     _end(connection, chunk, Outcome.NOT_FOUND, Reason.DELETED_ELSEWHERE, missing)
     _end(connection, chunk, Outcome.CHANGED, Reason.ADDRESS_CHANGED, changed)
@@ -201,17 +204,18 @@ def _purge(connection: Connection, chunk: Row) -> dict:
     return {"outcomes": {Outcome.PURGED: len(going), **outcomes}, "erased": erased, "entered": entered}
 
 
-def _known(connection: Connection, gone: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Of those who are there no more, whom the ledger knows, and whom somebody else has deleted."""
-    asked = select(LedgerEntry.fingerprint).where(LedgerEntry.fingerprint.in_({one.fingerprint for one in gone}))
-    known = set(connection.scalars(asked)) if gone else set()
-    return [one for one in gone if one.fingerprint in known], [one for one in gone if one.fingerprint not in known]
+def _purged_elsewhere(connection: Connection, chunk: Row, gone: list[Row]) -> set[int]:
+    """Of those who are there no more, whom another batch has purged since this one came in; somebody else deleted the others."""
+    lately = or_(Batch.finished_at.is_(None), Batch.finished_at > chunk.created_at - A_DAY)
+    theirs = among(PurgeRequest.customer_id, [one.customer_id for one in gone], connection)
+    asked = select(PurgeRequest.customer_id).where(PurgeRequest.batch_id.in_(select(Batch.id).where(lately)), theirs)
+    return set(connection.scalars(asked.where(PurgeRequest.outcome == Outcome.PURGED))) if gone else set()
 
 
 def _is_key_of(customer: Row) -> bool:
-    """Whether the address that everybody sees is the one by which they were found; what is no address has no other form."""
-    key, problem = email_address.read(customer.email)
-    return problem is not None or key == customer.email_key
+    """Whether the address that everybody sees is the one by which they were found; what is no address has any other form."""
+    key, _ = email_address.read(customer.email)
+    return key == customer.email_key if key else email_address.read(customer.email_key)[1] is not None
 
 
 def _there(connection: Connection, ids: list[int]) -> dict[int, Row]:

@@ -46,8 +46,8 @@ def purge(
 ) -> None:
     """Permanently delete the customers whose e-mail addresses are in FILE.
 
-    Exit status: 0 when all went well, 1 when some rows failed in the deletion itself, 2 when the file was
-    refused or the deletion not confirmed.
+    Exit status: 0 when all went well, 1 when some rows failed in the deletion itself or were cancelled, 2 when the file
+    was refused or discarded, or the deletion not confirmed.
     """
     began = time.monotonic()
     refuse_unfit()

@@ -61,14 +61,16 @@ def purge_again(folder: Path, dry_run: bool, yes: bool, inline: bool) -> None:
         if not returned.looked_at:
             raise NotPossible("There is no customer in this database at all. Is it the right one?")
         status = _tell(copies, returned)
-        tried, once = set(), _one_for_each(returned.here)
-        while once:
+        tried, here = set(), returned.here
+        while once := _one_for_each(one for one in here if one not in tried):
             began = time.monotonic()
             status = max(status, carry_out(batches.open_returned(once), dry_run, yes, inline, began))
             if dry_run:
                 break
             tried |= set(once)
-            once = _one_for_each(one for one in _look(copies).here if one not in tried)
+            here = _look(copies).here
+        else:
+            status = max(status, _name("were not purged", [id for id, _ in here]))
     sys.exit(status)
 
 
@@ -93,15 +95,20 @@ def _tell(copies: ledger_copy.Copies, returned: Returned) -> int:
         click.echo(
             f"A copy is missing: of purges {of} they do not know all; an older backup brings more back.", err=True
         )
-    for words, ids in (
-        ("had another address when they were purged", returned.changed),
-        ("are younger than their purge, as who signs up again is", returned.newer),
-    ):
-        if ids:
-            click.echo(f"These {words}. They stay; look at each, and purge by hand who is to go:", err=True)
-        for id in ids:
-            click.echo(f"  /customers/{id}", err=True)
-    by_hand = bool(copies.gaps or returned.changed or returned.newer)
+    status = max(
+        TO_LOOK_AT if copies.gaps else DONE,
+        _name("had another address when they were purged", returned.changed),
+        _name("are younger than their purge, as who signs up again is", returned.newer),
+    )
     if not returned.here:
-        click.echo(f"Nobody {'else ' if by_hand else ''}is here whom these copies know as purged.")
-    return TO_LOOK_AT if by_hand else DONE
+        click.echo(f"Nobody {'' if status == DONE else 'else '}is here whom these copies know as purged.")
+    return status
+
+
+def _name(words: str, ids: list[int]) -> int:
+    """Say who stays and should be looked at, and the exit status it makes."""
+    if ids:
+        click.echo(f"These {words}. They stay; look at each, and purge by hand who is to go:", err=True)
+    for id in ids:
+        click.echo(f"  /customers/{id}", err=True)
+    return TO_LOOK_AT if ids else DONE

@@ -252,16 +252,17 @@ class Drop:
             raise _TooSlow
 
     def _replace(self, name: str, to: str) -> None:
-        """Without OpenSSH's extension a rename does not replace, so what is in the way goes first; where the extension is there,
-        its rename may have been done whatever came back, and nothing is removed."""
+        """Without OpenSSH's extension a rename does not replace, so what is in the way goes first; where the server does not say that
+        it has none, its rename may have been done whatever came back, and nothing is removed."""
         try:
             self._client.posix_rename(self._path(name), self._path(to))
         except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
+            if isinstance(error, FileNotFoundError | TimeoutError | ConnectionError):
                 raise
-            with suppress(FileNotFoundError):
-                self._client.remove(self._path(to))
-            self._client.rename(self._path(name), self._path(to))
+            if error.errno == errno.EOPNOTSUPP:
+                with suppress(FileNotFoundError):
+                    self._client.remove(self._path(to))
+            self._client.rename(self._path(name), self._path(to))  # which replaces nothing
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name}".rstrip("/") or "/"
