@@ -99,6 +99,17 @@ def again(command):
     return again
 
 
+@pytest.fixture
+def ann_again(back_up, copy) -> int:
+    """Who was purged and copied, and whom the backup has brought back; her id."""
+    ann = add_customer("ann@people.com")
+    backup = back_up()
+    finished("ann@people.com")
+    copy()
+    backup.restore()
+    return ann
+
+
 def emails() -> list[str]:
     return list(db.session.scalars(select(Customer.email).order_by(Customer.email)))
 
@@ -204,24 +215,16 @@ def test_everybody_goes_who_shared_an_address_and_was_purged(again, back_up, cop
     assert answer.stdout.count("is finished: 1 rows") == 3
 
 
-def test_who_cannot_be_purged_is_tried_once(again, back_up, copy):
-    ann = add_customer("ann@people.com")
-    backup = back_up()
-    finished("ann@people.com")
-    copy()
-    backup.restore()
+def test_who_cannot_be_purged_is_tried_once(again, ann_again):
+    ann = ann_again
     refuse("DELETE", "customer")
     answer = again()
     assert answer.exit_code == 1 and there(ann) == [True] and counts(last_batch()) == {Outcome.FAILED: 1}
     assert f"/customers/{ann}\n" in answer.stderr
 
 
-def test_who_was_spared_by_the_run_is_told_of(again, back_up, copy):
-    ann = add_customer("ann@people.com")
-    backup = back_up()
-    finished("ann@people.com")
-    copy()
-    backup.restore()
+def test_who_was_spared_by_the_run_is_told_of(again, ann_again):
+    ann = ann_again
     db.session.execute(update(Customer).where(Customer.id == ann).values(email="other@people.com"))
     answer = again()
     assert answer.exit_code == 1 and counts(last_batch()) == {Outcome.CHANGED: 1}

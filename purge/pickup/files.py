@@ -51,10 +51,23 @@ def waiting() -> tuple:
 
 
 def runnable(runs_up_to) -> tuple:
-    """Files that wait for a yes and need none: neither when they were taken nor by `runs_up_to`, which is what counts now."""
+    """Those that need no yes and whose turn it is; what counts now is `runs_up_to`."""
+    return *_need_no_yes(runs_up_to), DroppedFile.next_try_at <= now()
+
+
+def about_to_run(batch_id: int | None = None) -> int:
+    """How many checked batches, or whether this one, run at a next look with nobody's yes; a paused connection has none until it
+    is started again."""
+    theirs = *_need_no_yes(SftpConnection.runs_up_to), SftpConnection.removed_at.is_(None)
+    this = () if batch_id is None else (DroppedFile.batch_id == batch_id,)
+    asked = select(func.count()).select_from(DroppedFile).join(DroppedFile.connection)
+    return db.session.scalar(asked.where(*theirs, *this))
+
+
+def _need_no_yes(runs_up_to) -> tuple:
+    """Files that wait for a yes and need none: neither when they were taken nor by `runs_up_to`."""
     small = Batch.caution.is_(None), Batch.planned <= DroppedFile.runs_up_to, Batch.planned <= runs_up_to
-    enough = exists().where(Batch.id == DroppedFile.batch_id, *small).correlate_except(Batch)
-    return *waiting(), DroppedFile.next_try_at <= now(), enough
+    return *waiting(), exists().where(Batch.id == DroppedFile.batch_id, *small).correlate_except(Batch)
 
 
 def outlived() -> tuple:
@@ -200,14 +213,3 @@ def thrown_away(file: Row) -> None:
 def _write(file_id: int, **values) -> None:
     with db.engine.begin() as writer:
         writer.execute(update(DroppedFile).where(DroppedFile.id == file_id).values(**values))
-
-
-def about_to_run(batch_id: int | None = None) -> int:
-    """How many checked batches, or whether this one, run at a next look with nobody's yes; a paused connection has none until it
-    is started again."""
-    asked = select(func.count()).select_from(Batch).join(DroppedFile, DroppedFile.batch_id == Batch.id)
-    small = Batch.planned <= DroppedFile.runs_up_to, Batch.planned <= SftpConnection.runs_up_to
-    of_batch = Batch.state == State.READY, ~Batch.is_dry, Batch.caution.is_(None), *small
-    of_file = DroppedFile.state == FileState.TAKEN, DroppedFile.refusal.is_(None), SftpConnection.removed_at.is_(None)
-    this = () if batch_id is None else (Batch.id == batch_id,)
-    return db.session.scalar(asked.join(DroppedFile.connection).where(*of_batch, *of_file, *this))
