@@ -1,4 +1,4 @@
-"""Dropped files, from the SFTP server's folder to their answers: python -m benchmark.drop FOLDER CSV …"""
+"""Dropped files, from the SFTP server's folder to their answers: python -m benchmark.drop INSTALLATION FOLDER-OR-CSV"""
 
 import json
 import os
@@ -22,19 +22,19 @@ from purge.pickup import SftpConnection
 SMALL_FILES, SMALL_ROWS = 1_000, 10
 
 
-def split(file: Path, folder: Path) -> list[Path]:
-    """A thousand small files, of a large one's first rows."""
+def split(file: Path, folder: Path) -> Path:
+    """A folder with a thousand small files, of a large one's first rows."""
     folder.mkdir()
     header, *rows = file.read_text().splitlines()[: SMALL_FILES * SMALL_ROWS + 1]
-    files = []
     for number in range(SMALL_FILES):
-        files.append(folder / f"{number:04}.csv")
-        files[-1].write_text("\n".join([header, *rows[number * SMALL_ROWS :][:SMALL_ROWS], ""]))
-    return files
+        some = rows[number * SMALL_ROWS :][:SMALL_ROWS]
+        (folder / f"{number:04}.csv").write_text("\n".join([header, *some, ""]))
+    return folder
 
 
-def main(folder: str, *files: str) -> dict:
+def main(folder: str, dropped: Path) -> dict:
     """Seconds until every file is answered and gone, and peak memory in MB; everything is done by one process."""
+    files = list(dropped.iterdir()) if dropped.is_dir() else [dropped]
     app = create_app({"INSTANCE_PATH": folder, "DROP_AGE_SECONDS": "1"})
     with app.app_context(), _server(Path(folder) / "sftp") as (place, port):
         connection_id = _connect(place, port)
@@ -84,4 +84,4 @@ def _connect(place: Place, port: int) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(*sys.argv[1:])))
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))

@@ -7,13 +7,13 @@ import redis
 from rq import Queue, Worker
 
 from app import create_app
-from benchmark.yardsticks import purge_one
+from benchmark.yardsticks import one_by_one
 from purge.extensions import db
 
 
 def purge(address: str) -> None:
     """The job."""
-    purge_one(db.engine, address)
+    one_by_one(db.engine, address)
 
 
 if __name__ == "__main__":

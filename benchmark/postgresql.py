@@ -1,4 +1,4 @@
-"""The same on PostgreSQL, on a server of its own: raw SQL, the app with one and with two workers, a loop, a job for each."""
+"""The same on PostgreSQL, on a server of its own: raw SQL, the app with one and with two workers, customer by customer."""
 
 import json
 import os
@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmark import crowd, sizes
+from benchmark import crowd, sizes, yardsticks
 from benchmark.sizes import Files, whole
-from benchmark.yardsticks import a_job_each, installation, one_by_one, raw_sql
+from benchmark.yardsticks import installation, raw_sql
 from purge.cli.setup import upgrade_schema
 from purge.config import CHECKOUT
 from purge.demo_data import make_demo_data
 from tests.postgres import Postgres
 
-SAMPLE, JOBS = 500, 100
 # What anybody who runs it for this would set; it waits for the disk at each commit, as it does unless told otherwise.
 SETTINGS = {"shared_buffers": "2GB", "work_mem": "64MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
 SETTINGS |= {"random_page_cost": "1.1"}  # no disk turns any more
@@ -61,18 +60,16 @@ def measure(folder: Path, customers: int, rows: int, runs: int, say: Callable[[s
                     measured.append(crowd.watched(folder / "watched", files.usual, pollers, database))
                 shutil.rmtree(folder / "watched")
         sized = sizes.measure(copied, river, files, runs, say)
-        with copied() as environ:
-            loop = one_by_one(environ, files.usual, SAMPLE)
-        with copied() as environ:
-            each = a_job_each(environ, files.usual, JOBS, folder / "redis")
+        singly = yardsticks.singly(copied, files.usual, folder / "redis", runs)
     finally:
         server.remove()
     told = (
-        f"**PostgreSQL {version}**: {customers:,} customers on the disk, with the search index",
+        f"**PostgreSQL {version}**, {', '.join(f'`{name} = {value}`' for name, value in SETTINGS.items())}: "
+        f"{customers:,} customers on the disk, with the search index",
         f"{size / 1e9:.2f} GB",
         "",
     )
-    return [told, *_lines(rows, raw, one, two, sized, loop, each), *crowd.lines(one, alone, among)]
+    return [told, *_lines(rows, raw, one, two, sized, singly), *crowd.lines(one, alone, among)]
 
 
 def river(environ: Mapping[str, str], *files: Path, workers: int = 1) -> dict:
@@ -94,7 +91,7 @@ def _settings(server: Postgres, database: str, folder: Path) -> dict[str, str]:
     return {"INSTANCE_PATH": str(folder / "postgresql"), "DATABASE_URL": server.url(database)}
 
 
-def _lines(rows: int, raw: list, one: list, two: list, sized: list, loop: float, each: float) -> list[tuple]:
+def _lines(rows: int, raw: list, one: list, two: list, sized: list, singly: dict[str, float]) -> list[tuple]:
     theirs, ours, both = (
         statistics.median(times) for times in (raw, [whole(told) for told in one], [whole(told) for told in two])
     )
@@ -111,6 +108,5 @@ def _lines(rows: int, raw: list, one: list, two: list, sized: list, loop: float,
         *sizes.lines(sized),
         ("of the run, outside SQL", f"{100 * outside:.0f} %", "under 15 %"),
         ("where the run's time goes", profile(one[-1]), ""),
-        (f"one worker against a loop, {loop:,.0f} a second", f"{purged / ours / loop:.1f} times its rate", "at least 8"),
-        (f"one worker against a job for each, {each:,.0f} a second", f"{purged / ours / each:.1f} times its rate", "at least 50"),
+        *yardsticks.lines(singly, purged / ours, one_by_one="8 times", a_job_each="50 times"),
     ]  # fmt: skip

@@ -91,7 +91,6 @@ def _in_sql() -> Iterator[Counter]:
 def _run(batch_id: int, workers: int) -> None:
     """By this process and as many others as it takes."""
     db.session.remove()
-    _open = db.engine.connect()  # as the web server's are: whoever closes SQLite's file last writes its log back first
     db.engine.dispose()  # a job begins in a process of its own
     others = []
     for _ in range(workers - 1):
@@ -100,6 +99,7 @@ def _run(batch_id: int, workers: int) -> None:
             batches.run(batch_id)
             os._exit(0)
         others.append(other)
+    _open = db.engine.connect()  # as the web server's are: whoever closes SQLite's file last writes its log back first
     batches.run(batch_id)
     for other in others:
         os.waitpid(other, 0)

@@ -1,16 +1,13 @@
 """What becomes of the rate when the file is ten or a hundred times as long."""
 
 import statistics
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import Engine
 
-from benchmark.yardsticks import raw_sql
+from benchmark.yardsticks import Copied, raw_sql
 from purge.demo_data import write_purge_csv
-
-Copied = Callable[[], AbstractContextManager[Mapping[str, str]]]  # the settings of a fresh copy of the installation
 
 
 class Files:

@@ -1,12 +1,13 @@
-"""What the app is measured against: the raw set-based SQL, a loop that deletes one customer after the other, and a job for each."""
+"""What the app is measured against: the raw set-based SQL, two loops that delete one customer after the other, and a job for each."""
 
 import csv
 import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import redis
@@ -35,8 +36,9 @@ from purge.models import (
     TimelineEvent,
 )
 
+LOOP, JOBS = 500, 100
+Copied = Callable[[], AbstractContextManager[Mapping[str, str]]]  # the settings of a fresh copy of the installation
 DELETED = (TimelineEvent, TeamNote, Tag, ShareLink, NpsAnswer, EmailSent, Device, Address)
-GONE = "(SELECT id FROM gone)"
 
 
 @contextmanager
@@ -60,18 +62,8 @@ def raw_sql(environ: Mapping[str, str], file: Path) -> float:
             insert_rows(connection, "wanted", ["key"], keys)
             run("INSERT INTO gone SELECT DISTINCT id FROM customer JOIN wanted ON email_key = key")
             run("ANALYZE gone")
-            for table in DELETED:
-                run(f"DELETE FROM {table.__tablename__} WHERE customer_id IN {GONE}")
-            run(
-                "UPDATE reward SET customer_id = NULL, coupon_code = NULL, status = CASE WHEN status IN ('pending', 'approved') "
-                f"THEN 'cancelled' ELSE status END WHERE customer_id IN {GONE}"
-            )
-            for link in ("referrer_id", "friend_id"):
-                run(f"UPDATE referral SET {link} = NULL WHERE {link} IN {GONE}")
-            run(
-                f'UPDATE "order" SET customer_id = NULL, order_number = NULL, coupon = NULL WHERE customer_id IN {GONE}'
-            )
-            run(f"DELETE FROM customer WHERE id IN {GONE}")
+            for statement in _statements("IN (SELECT id FROM gone)"):
+                run(statement)
         return time.perf_counter() - began
 
 
@@ -89,18 +81,47 @@ def like(environ: Mapping[str, str], term: str) -> float:
     return sorted(seconds)[2]
 
 
-def one_by_one(environ: Mapping[str, str], file: Path, customers: int) -> float:
-    """Customers a second for a loop over ORM objects, a transaction each, on the first few of the file."""
+def singly(copied: Copied, file: Path, folder: Path, runs: int) -> dict[str, float]:
+    """Customers a second, the medians, of each way to purge them one after the other."""
+    rates = {"one_by_one": [], "object_by_object": [], "a_job_each": []}
+    for _ in range(runs):
+        for purge in (one_by_one, object_by_object):
+            with copied() as environ:
+                rates[purge.__name__].append(loop(environ, file, LOOP, purge))
+        with copied() as environ:
+            rates["a_job_each"].append(a_job_each(environ, file, JOBS, folder))
+    return {way: statistics.median(measured) for way, measured in rates.items()}
+
+
+def lines(singly: dict[str, float], ours: float, **wanted: str) -> list[tuple[str, str, str]]:
+    """The table's: what `singly` measured, and how many times that rate `ours` is."""
+    names = {
+        "one_by_one": f"a loop of one transaction a customer with the same statements ({LOOP} customers)",
+        "object_by_object": f"such a loop over ORM objects ({LOOP} customers)",
+        "a_job_each": f"an RQ job a customer with the same statements ({JOBS} customers)",
+    }
+    return [
+        (
+            names[way],
+            f"{rate:,.0f} a second; one worker has {ours / rate:.1f} times its rate",
+            f"at least {wanted[way]}" if way in wanted else "",
+        )
+        for way, rate in singly.items()
+    ]
+
+
+def loop(environ: Mapping[str, str], file: Path, customers: int, purge: Callable[[Engine, str], int]) -> float:
+    """Customers a second, a transaction each, on the first of the file."""
     addresses = _addresses(file)[:customers]
     with installation(environ) as engine:
         began, purged = time.perf_counter(), 0
         for address in addresses:
-            purged += purge_one(engine, address)
+            purged += purge(engine, address)
         return purged / (time.perf_counter() - began)
 
 
 def a_job_each(environ: Mapping[str, str], file: Path, customers: int, folder: Path) -> float:
-    """Customers a second for the same with a job of its own for each, and one worker."""
+    """Rows a second for the raw SQL's statements with a job of its own for each, and one worker."""
     addresses = _addresses(file)[:customers]
     server = redis_server.start(folder)
     try:
@@ -114,8 +135,18 @@ def a_job_each(environ: Mapping[str, str], file: Path, customers: int, folder: P
         server.stop()
 
 
-def purge_one(engine: Engine, address: str) -> int:
-    """Whoever has this address, in a transaction of their own; how many there were."""
+def one_by_one(engine: Engine, address: str) -> int:
+    """Whoever has this address, by the raw SQL's statements in a transaction of their own; how many there were."""
+    with engine.begin() as connection, search_index.erasing(connection):
+        ids = connection.scalars(select(Customer.id).where(Customer.email_key == address)).all()
+        for id in ids:
+            for statement in _FOR_ONE:
+                connection.execute(statement, {"id": id})
+        return len(ids)
+
+
+def object_by_object(engine: Engine, address: str) -> int:
+    """The same over ORM objects, each row loaded and deleted, as an app is written first."""
     with Session(engine) as session, session.begin():
         found = session.scalars(select(Customer).where(Customer.email_key == address)).all()
         for customer in found:
@@ -139,6 +170,21 @@ def _purge(session: Session, customer: Customer) -> None:
         referral.friend_id = None
     session.flush()
     session.delete(customer)
+
+
+def _statements(theirs: str) -> list[str]:
+    """Everything of the customers whose id is `theirs`, a comparison."""
+    cancelled = "status = CASE WHEN status IN ('pending', 'approved') THEN 'cancelled' ELSE status END"
+    return [
+        *(f"DELETE FROM {table.__tablename__} WHERE customer_id {theirs}" for table in DELETED),
+        f"UPDATE reward SET customer_id = NULL, coupon_code = NULL, {cancelled} WHERE customer_id {theirs}",
+        *(f"UPDATE referral SET {link} = NULL WHERE {link} {theirs}" for link in ("referrer_id", "friend_id")),
+        f'UPDATE "order" SET customer_id = NULL, order_number = NULL, coupon = NULL WHERE customer_id {theirs}',
+        f"DELETE FROM customer WHERE id {theirs}",
+    ]
+
+
+_FOR_ONE = [text(statement) for statement in _statements("= :id")]
 
 
 def _addresses(file: Path) -> list[str]:

@@ -1,21 +1,62 @@
-"""What the benchmark says of a run is measured by statements it must know how to read, on either database."""
+"""The benchmark's parts work, on either database: what it says of a run is measured by statements it must know how to read."""
 
+from functools import partial
+
+import pytest
+
+from benchmark import yardsticks
+from benchmark.customers import without_the_index
 from benchmark.postgresql import river
 from purge.extensions import db
+from purge.models import Customer, Order
 from tests.people import add_customer
 
+PEOPLE = 30
 
-def test_the_benchmark_reads_every_statement_of_a_run(app, tmp_path):
-    people = [f"person{number}@people.com" for number in range(30)]
+
+@pytest.fixture
+def file(app, tmp_path):
+    """It names everybody there is, and somebody else."""
+    people = [f"person{number}@people.com" for number in range(PEOPLE)]
     for email in people:
         add_customer(email)
     db.session.commit()
     db.session.remove()
     file = tmp_path / "people.csv"
-    file.write_text("\n".join(["email", *people, "nobody@people.com"]) + "\n")
+    file.write_text("\n".join(["Customer Email", *people, "nobody@people.com"]) + "\n")
+    return file
+
+
+@pytest.fixture
+def environ(app):
     environ = {"INSTANCE_PATH": app.config["INSTANCE_PATH"]}
     if db.engine.dialect.name == "postgresql":
         environ["DATABASE_URL"] = db.engine.url.render_as_string(hide_password=False)
-    told = river({name: str(value) for name, value in environ.items()}, file)
-    assert (told["rows"], told["purged"]) == (31, 30)
-    assert "DELETE customer" in told["statements"] and 0 < told["outside"] < told["run"]
+    return environ
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_benchmark_reads_every_statement_of_a_run(file, environ, workers):
+    told = river(environ, file, workers=workers)
+    assert (told["rows"], told["purged"]) == (PEOPLE + 1, PEOPLE)
+    assert 0 < told["outside"] < told["run"]
+    assert "COMMIT" in told["statements"] and (workers > 1 or "DELETE customer" in told["statements"])
+
+
+@pytest.mark.sqlite
+def test_a_run_without_the_search_index_can_be_measured(file, environ):
+    without_the_index(environ["INSTANCE_PATH"])
+    assert river(environ, file)["purged"] == PEOPLE
+
+
+@pytest.mark.parametrize("way", ["raw SQL", "one by one", "object by object", "a job each"])
+def test_each_yardstick_purges_whom_the_app_would(file, environ, tmp_path, way):
+    measure = {
+        "raw SQL": partial(yardsticks.raw_sql, environ, file),
+        "one by one": partial(yardsticks.loop, environ, file, PEOPLE, yardsticks.one_by_one),
+        "object by object": partial(yardsticks.loop, environ, file, PEOPLE, yardsticks.object_by_object),
+        "a job each": partial(yardsticks.a_job_each, environ, file, PEOPLE, tmp_path / "redis"),
+    }[way]
+    assert measure() > 0
+    assert db.session.scalars(db.select(Customer)).all() == []
+    assert db.session.scalars(db.select(Order.customer_id)).all() in ([], [None] * PEOPLE)
