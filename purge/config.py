@@ -89,7 +89,7 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         # Loopback, because the app speaks plain HTTP: TLS is the reverse proxy's.
         "HOST": host,
         "PORT": _number(environ, "PORT", 5000, most=65_535),
-        "WORKERS": _number(environ, "WORKERS", 2, most=64),
+        "WORKERS": _number(environ, "WORKERS", 2, most=1_000),
         "DEMO": bool(_number(environ, "DEMO", 1, most=1, least=0)),
         "MAX_CSV_BYTES": max_bytes,
         "MAX_CSV_ROWS": _number(environ, "MAX_CSV_ROWS", 1_000_000),
@@ -207,10 +207,12 @@ def _secret(environ: Mapping[str, str], name: str, instance: Path) -> str:
 
 
 def _refuse_one_of_two_secrets(environ: Mapping[str, str], database: str) -> None:
-    """One of several machines would make a SECRET_KEY of its own, sign others' sessions out and open none of their uploads; one
-    that makes its own LEDGER_KEY is refused by the ledger."""
-    if not database.startswith("sqlite") and environ.get("LEDGER_KEY") and not environ.get("SECRET_KEY"):
-        raise ConfigError("LEDGER_KEY is set and SECRET_KEY is not. Set both, to the same on every machine.")
+    """One of several machines would make a key of its own in a folder that nobody keeps: its SECRET_KEY would sign others' sessions
+    out and open none of their uploads, and with a LEDGER_KEY that is lost nobody who was purged is known again."""
+    there = [name for name in ("SECRET_KEY", "LEDGER_KEY") if environ.get(name)]
+    if not database.startswith("sqlite") and len(there) == 1:
+        (missing,) = {"SECRET_KEY", "LEDGER_KEY"} - {*there}
+        raise ConfigError(f"{there[0]} is set and {missing} is not. Set both, to the same on every machine.")
 
 
 def _make_secret(file: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import time
 
 import pytest
+from argon2 import PasswordHasher
 from flask import g
 from playwright.sync_api import Page, expect, sync_playwright
 from pysqlite3 import dbapi2 as sqlite3
@@ -20,7 +21,7 @@ from app import create_app
 from jobs import queue, redis_server
 from purge.cli.setup import add_user, upgrade_schema
 from purge.extensions import db, limiter
-from purge.models import Role
+from purge.models import Role, users
 from tests.browser import CDN, CHROMIUM, EXPECTED, serve_htmx
 from tests.instance import CHECKOUT, FLASK, Instance
 from tests.postgres import Postgres
@@ -69,6 +70,12 @@ def dice():
     seed = int(os.environ.get("SEED", time.time_ns() % 10**6))
     print(f"SEED={seed}")
     return random.Random(seed)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords():
+    """Hundreds sign in to an app of the tests; installations, which are processes of their own, take their time as they should."""
+    users._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 @pytest.fixture(scope="session")

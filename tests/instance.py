@@ -50,7 +50,7 @@ class Instance:
         }
         if Instance.server and "DATABASE_URL" not in settings:
             self.environ["DATABASE_URL"] = Instance.server.url(Instance.server.make(template or "template0"))
-        self.process, self.log = None, folder.with_suffix(".output")
+        self.process, self.log, self._database = None, folder.with_suffix(".output"), None
 
     def start(self, wait: bool = True) -> "Instance":
         told = self.output.count("Open ") if self.log.exists() else 0
@@ -86,10 +86,23 @@ class Instance:
     def ask(self, question: str, *values) -> list[tuple]:
         """What its database answers; `?` stands for a value."""
         if url := self.environ.get("DATABASE_URL"):
-            with psycopg.connect(url) as connection:
-                return connection.execute(question.replace("?", "%s"), values or None).fetchall()
+            return self._ask_postgresql(url, question.replace("?", "%s"), values or None)
         with closing(sqlite3.connect(self.folder / "purge.db", timeout=60)) as connection:
             return connection.execute(question, values).fetchall()
+
+    def hang_up(self) -> None:
+        """Ask no more, or over a new connection."""
+        if self._database:
+            self._database.close()
+
+    def _ask_postgresql(self, url: str, question: str, values: tuple | None) -> list[tuple]:
+        """Over one connection, kept because we may ask fifty times a second; anew where the server has been away since."""
+        if self._database and not self._database.closed:
+            with suppress(psycopg.OperationalError):
+                return self._database.execute(question, values).fetchall()
+            self._database.close()
+        self._database = psycopg.connect(url, autocommit=True)
+        return self._database.execute(question, values).fetchall()
 
     def wait_for(self, what: Callable[[], bool], seconds: float = START_SECONDS) -> None:
         until = time.monotonic() + seconds
@@ -137,6 +150,7 @@ class Instance:
 
     def stop(self, number: int = signal.SIGINT) -> int | None:
         """As Ctrl-C does; the exit status."""
+        self.hang_up()
         if self.process is None:
             return None
         if self.process.poll() is None:

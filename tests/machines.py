@@ -112,6 +112,7 @@ class Machines(Instance):
         return self.below(set(roots)) | {pid: f"flask {program}" for pid, program in roots.items()}
 
     def stop(self, number: int = signal.SIGTERM) -> None:
+        self.hang_up()
         if self.redis.process.poll() is None:
             self.redis.process.send_signal(signal.SIGCONT)
         for _, process in self.running:

@@ -71,6 +71,11 @@ class Postgres:
             found = connection.execute(statement, values or None)
             return found.fetchall() if found.description else []
 
+    def set(self, name: str, value: str) -> None:
+        """For every session, from now on."""
+        self.ask("postgres", f"ALTER SYSTEM SET {name} = '{value}'")
+        self.ask("postgres", "SELECT pg_reload_conf()")
+
     def make(self, template: str = "template0", strategy: str = "") -> str:
         """The name of a new database, a copy of another."""
         name = f"purge_{next(_serial)}"

@@ -8,17 +8,27 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import redis
 
+from app import create_app
+from purge import email_address
 from purge.batches import Outcome
+from purge.extensions import db
+from purge.models import Customer
 from tests.instance import START_SECONDS, Instance
+from tests.people import add_customer
 
-CUSTOMERS, ASKED = 6_000, 4_000
+CUSTOMERS, ASKED, COPIED = 6_000, 4_000, 60
+LOOK_ALIKES = 4 * COPIED
+BYSTANDERS = 1_000
+
+
+REFERRALS = "SELECT id, referrer_id, friend_id, created_at FROM referral ORDER BY id"
 
 
 class Stock(NamedTuple):
@@ -39,7 +49,27 @@ def make_stock(folder: Path, **settings: str) -> Stock:
     instance.flask("init-db", check=True)
     made = ("demo-data", "--customers", str(CUSTOMERS), "--purge-csv", str(stock.file), "--rows", str(ASKED))
     instance.flask(*made, check=True)
+    _add_look_alikes(stock.file, instance.environ)
     return stock
+
+
+def _add_look_alikes(file: Path, environ: dict[str, str]) -> None:
+    """Customers whose addresses are almost those of some whom the file names, and what a looser comparison would take for them."""
+    app = create_app(environ)
+    with app.app_context():
+        there = set(db.session.scalars(db.select(Customer.email_key)))
+        copied = [address for row in _rows(file) if (address := email_address.read(row["Customer Email"])[0]) in there]
+        for address in copied[:COPIED]:
+            local, at, domain = address.partition("@")
+            for alike in (f"{local}+shop", f"x.{local}", f"{local[:-1]}_", f"{local}\u0301"):
+                add_customer(f"{alike}{at}{domain}", first_name="Look", surname="Alike")
+        db.session.commit()
+        db.engine.dispose()
+
+
+def _rows(file: Path) -> Iterator[dict[str, str]]:
+    with file.open(encoding="utf-8") as lines:
+        yield from csv.DictReader(lines)
 
 
 class Shop:
@@ -47,11 +77,16 @@ class Shop:
 
     def __init__(self, folder: Path, stock: Stock, kind: type[Instance] = Instance, **settings: str):
         shutil.copytree(stock.folder, folder / "shop")
-        self.instance = kind(folder / "shop", template=stock.database, CHUNK_SIZE="150", **settings)
+        # Some two hundred chunks, so that a fault finds the batch in the middle.
+        self.instance = kind(folder / "shop", template=stock.database, **{"CHUNK_SIZE": "20", **settings})
         self.file, self.rows = stock.file, ASKED
-        asked = {row["Customer Email"].strip().lower() for row in csv.DictReader(self.file.open(encoding="utf-8"))}
+        asked = {row["Customer Email"].strip().lower() for row in _rows(self.file)}
         self.planned = {id for id, key in self.ask("SELECT id, email_key FROM customer") if key in asked}
         self.bystanders = self.rows_of_others()
+        self.referrals = [
+            (id, *(None if side in self.planned else side for side in sides), at)
+            for id, *sides, at in self.ask(REFERRALS)
+        ]
         self.purging = []
         try:
             self.instance.start()
@@ -70,8 +105,9 @@ class Shop:
         return self.instance.ask(question)
 
     def rows_of_others(self) -> dict[str, list[tuple]]:
-        """Everything about a thousand customers whom the file does not name, byte for byte."""
-        others = [id for (id,) in self.ask("SELECT id FROM customer ORDER BY id") if id not in self.planned][:1_000]
+        """Everything about a thousand customers whom the file does not name, byte for byte; look-alikes among them."""
+        there = [id for (id,) in self.ask("SELECT id FROM customer ORDER BY id DESC") if id not in self.planned]
+        others = there[:BYSTANDERS]
         ids = f"({', '.join(map(str, others))})"
         tables = (
             "address",
@@ -83,6 +119,7 @@ class Shop:
             "tag",
             "device",
             "nps_answer",
+            "reward",
         )
         found = {table: self.ask(f'SELECT * FROM "{table}" WHERE customer_id IN {ids} ORDER BY id') for table in tables}
         return {**found, "customer": self.ask(f"SELECT * FROM customer WHERE id IN {ids} ORDER BY id")}
@@ -99,9 +136,10 @@ class Shop:
         self.file.write_text("\n".join([header, *(f"nobody.at.all.{n}@people.com,," for n in range(number)), *asked]))
 
     def workers(self) -> list[int]:
-        """Their process ids: the workers' own, or those of their jobs."""
-        children = self.instance.children()
-        return [pid for pid, command in children.items() if "flask" in command and "worker" in command]
+        """Process ids of those that take files: the workers' own, or those of their jobs."""
+        children, others = self.instance.children(), ("single", "pick-up")
+        files = {pid: words for pid, words in children.items() if "flask" in words and "worker" in words}
+        return [pid for pid, words in files.items() if not any(other in words for other in others)]
 
     def kill_a_worker(self, dice: random.Random) -> bool:
         """Whether there was one; the one killed before may be seen for a moment longer."""
@@ -133,8 +171,9 @@ class Shop:
         assert self.purged() == len(self.planned)
         assert self.ask(f"SELECT {' + '.join(f'sum({outcome})' for outcome in Outcome)} FROM chunk") == [(self.rows,)]
         left = {id for (id,) in self.ask("SELECT id FROM customer")}
-        assert not left & self.planned and len(left) == CUSTOMERS - len(self.planned)
+        assert not left & self.planned and len(left) == CUSTOMERS + LOOK_ALIKES - len(self.planned)
         assert self.rows_of_others() == self.bystanders
+        assert self.ask(REFERRALS) == self.referrals, "each side is forgotten by itself"
         recorded = self.ask("SELECT customer_id FROM purge_request WHERE outcome = 'purged'")
         assert sorted(id for (id,) in recorded) == sorted(self.planned)
         looked = self.instance.flask("doctor").stdout

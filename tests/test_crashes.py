@@ -1,6 +1,7 @@
 """What really happens to processes: real signals on real workers, and the batch ends as planned all the same."""
 
 import json
+import time
 
 import pytest
 
@@ -15,50 +16,57 @@ def shop(tmp_path, stock):
     made.stop()
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.soak)])
+def go_on(shop, dice, customers: int) -> None:
+    """Wait until at most so many more are purged; the batch is still in the middle."""
+    at = shop.purged() + dice.randrange(1, customers)
+    shop.wait_for(lambda: shop.purged() >= at)
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.soak)])
 def test_a_worker_killed_in_the_middle_again_and_again(shop, dice, kills):
     purging = shop.purge()
     for _ in range(kills):
-        at = shop.purged() + dice.randrange(1, 2 * ASKED // kills)
-        shop.wait_for(lambda at=at: shop.purged() >= min(at, len(shop.planned)))
+        go_on(shop, dice, len(shop.planned) // (2 * kills))
         shop.wait_for(lambda: shop.kill_a_worker(dice))
+        assert shop.purged() < len(shop.planned)
     shop.assert_ended_as_planned(purging)
 
 
-def test_all_workers_killed_and_redis_emptied(shop, dice):
+@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.soak)])
+def test_all_workers_killed_and_redis_emptied(shop, dice, times):
     purging = shop.purge()
-    at = dice.randrange(1, len(shop.planned) // 2)
-    shop.wait_for(lambda: shop.purged() >= at)
-    assert shop.instance.kill("flask", "worker") >= 2
-    shop.redis().flushall()
+    for _ in range(times):
+        go_on(shop, dice, len(shop.planned) // (2 * times))
+        assert shop.instance.kill("flask", "worker") >= 2
+        shop.redis().flushall()
+        assert shop.purged() < len(shop.planned)
     shop.assert_ended_as_planned(purging)
 
 
-def test_killed_in_the_middle_of_the_check(shop):
-    purging = shop.purge()
-    shop.wait_for(lambda: shop.ask("SELECT 1 FROM batch WHERE check_attempts = 1"))
-    shop.instance.kill("flask", "worker")
-    shop.assert_ended_as_planned(purging)
-
-
-def test_killed_between_two_blocks_of_a_check(shop):
+def test_killed_inside_the_check(shop, dice):
+    """Before its first block as well as between two."""
     shop.add_rows(6 * BLOCK_ROWS)
     purging = shop.purge()
-    shop.wait_for(lambda: shop.ask("SELECT 1 FROM batch WHERE checked_rows > 0"))
-    shop.instance.kill("flask", "worker")
-    assert shop.ask("SELECT 1 FROM batch WHERE state = 'checking' AND checked_rows > 0")
+    for attempt, rows in enumerate([0, *(dice.randrange(1, 3 * BLOCK_ROWS) for _ in range(2))], 1):
+        begun = f"SELECT 1 FROM batch WHERE check_attempts = {attempt} AND checked_rows >= {rows}"
+        shop.wait_for(lambda begun=begun: shop.ask(begun))
+        time.sleep(dice.random() / 10)
+        shop.instance.kill("flask", "worker")
+        assert shop.ask("SELECT state FROM batch") == [("checking",)]
     shop.assert_ended_as_planned(purging)
 
 
-def test_everything_killed_and_started_again(shop, dice):
+@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.soak)])
+def test_everything_killed_and_started_again(shop, dice, times):
     purging = shop.purge()
-    at = dice.randrange(1, len(shop.planned) // 2)
-    shop.wait_for(lambda: shop.purged() >= at)
-    purging.kill()
+    for _ in range(times):
+        go_on(shop, dice, len(shop.planned) // (2 * times))
+        purging.kill()
+        shop.instance.process.kill()
+        shop.instance.process.wait()
+        assert shop.purged() < len(shop.planned)
+        shop.instance.start()
     purging.communicate()
-    shop.instance.process.kill()
-    shop.instance.process.wait()
-    shop.instance.start()
     shop.wait_for(lambda: shop.ask("SELECT state FROM batch") == [("finished",)])
     shop.assert_only_the_planned_are_gone()
 

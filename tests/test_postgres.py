@@ -103,13 +103,31 @@ def test_connections_cut_again_and_again_while_it_runs_lose_and_double_nothing(s
     database = shop.instance.environ["DATABASE_URL"].rpartition("/")[2]
     purging = shop.purge()
     shop.wait_for(lambda: shop.purged() > 0)
-    cut = (
-        "SELECT pid, query FROM pg_stat_activity WHERE datname = %s AND application_name = 'purge' AND state <> 'idle'"
-    )
+    ours = "FROM pg_stat_activity WHERE datname = %s AND application_name = 'purge' AND state <> 'idle'"
+    cut = 0
     for _ in range(40):
         time.sleep(dice.random() / 10)
-        for pid, _ in own_server.ask("postgres", cut, database):
-            own_server.ask("postgres", "SELECT pg_terminate_backend(%s)", pid)
+        cut += len(own_server.ask("postgres", f"SELECT pg_terminate_backend(pid) {ours}", database))
+    assert cut
+    purging.kill()
+    purging.communicate()
+    wait_until_finished(shop)
+
+
+def test_connections_cut_during_commit_after_the_server_has_committed(shop, own_server, dice):
+    """A standby that never answers holds every commit up when it has been written and nobody has been told."""
+    database = shop.instance.environ["DATABASE_URL"].rpartition("/")[2]
+    purging = shop.purge()
+    untold = "FROM pg_stat_activity WHERE datname = %s AND application_name = 'purge' AND wait_event = 'SyncRep'"
+    for _ in range(6):
+        at = shop.purged() + dice.randrange(1, len(shop.planned) // 12)
+        shop.wait_for(lambda at=at: shop.purged() >= at)
+        own_server.set("synchronous_standby_names", "nobody")
+        shop.wait_for(lambda: own_server.ask("postgres", f"SELECT 1 {untold} AND query LIKE 'COMMIT%%'", database))
+        before = shop.purged()
+        assert own_server.ask("postgres", f"SELECT pg_terminate_backend(pid) {untold}", database)
+        own_server.set("synchronous_standby_names", "")
+        assert before < len(shop.planned)
     purging.kill()
     purging.communicate()
     wait_until_finished(shop)

@@ -199,12 +199,12 @@ def test_a_bad_setting_is_said_in_a_sentence_by_every_command(instance, name, va
     assert "sesame" not in answer.stderr
 
 
-def test_one_of_several_machines_makes_no_secret_of_its_own(instance):
-    shared = {"DATABASE_URL": "postgresql://purge@db.company.com/purge", "LEDGER_KEY": "k" * 64}
-    instance.environ |= shared
-    assert "SECRET_KEY is not" in refused(instance)
+@pytest.mark.parametrize(("there", "missing"), [("LEDGER_KEY", "SECRET_KEY"), ("SECRET_KEY", "LEDGER_KEY")])
+def test_one_of_several_machines_makes_no_secret_of_its_own(instance, there, missing):
+    instance.environ |= {"DATABASE_URL": "postgresql://purge@db.company.com/purge", there: "k" * 64}
+    assert f"{missing} is not" in refused(instance)
     answer = instance.flask("worker")
-    assert answer.returncode == 2 and "SECRET_KEY is not" in answer.stderr and "Traceback" not in answer.stderr
+    assert answer.returncode == 2 and f"{missing} is not" in answer.stderr and "Traceback" not in answer.stderr
 
 
 def test_init_db_and_users_can_be_repeated_and_say_what_is_wrong(instance):

@@ -54,6 +54,17 @@ def test_a_worker_takes_one_customer_before_a_file_that_rang_first(app, signed_i
     assert bulk.state is single.state is State.FINISHED and single.finished_at < bulk.finished_at
 
 
+def test_whom_no_file_would_purge_is_purged_from_the_profile(app, signed_in, worker):
+    """Somebody's import changed the shown address and not the key: a file is in doubt whom it means, who looks at them is not."""
+    signed_in()
+    person = add_customer("ann@people.com")
+    db.session.execute(db.update(Customer).where(Customer.id == person).values(email="ben@people.com"))
+    batch = open_single(person)
+    bell.ring(batch)
+    worker()
+    assert batches.single_outcome(batch) is Outcome.PURGED and db.session.get(Customer, person) is None
+
+
 def test_the_sweeper_rings_again_for_one_customer(app, signed_in, worker):
     signed_in()
     batch = open_single(add_customer("ann@people.com"))

@@ -172,7 +172,9 @@ def _purge(connection: Connection, chunk: Row) -> dict:
         customer = there.get(request.customer_id)
         if customer is None:
             gone.append(request)
-        elif fingerprint(customer.email_key) != request.fingerprint or not _is_key_of(customer):
+        elif fingerprint(customer.email_key) != request.fingerprint or not (
+            chunk.door.means_one or _is_key_of(customer)  # by their id, and not by an address that may be another's
+        ):
             changed.append(request)
         elif customer.is_shared and not chunk.door.means_one:
             shared.append(request)
