@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import closing, suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,59 @@ def test_one_batch_that_stands_still_keeps_nobody_elses_traces_in_the_file(app):
     db.session.commit()
     batches.settle()
     assert is_cleared()
+
+
+def test_a_paused_batch_leaves_no_trace_of_whom_it_has_purged(app):
+    add_customer("ann@people.com")
+    add_customer("ben@people.com")
+    batch = confirmed("ann@people.com", "ben@people.com")
+    batches.pause(batch)
+    db.session.commit()
+    batches.settle()
+    db.session.expire_all()
+    assert batch.cleared_at
+    batches.resume(batch)
+    db.session.commit()
+    assert batch.cleared_at is None, "it goes on, and leaves others"
+
+
+@pytest.mark.sqlite
+def test_who_reads_for_long_keeps_nobody_from_writing_and_is_waited_for(app):
+    add_customer("ann@people.com")
+    finished("ann@people.com")
+    db.session.commit()
+    with closing(sqlite3.connect(db.engine.url.database)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM customer").fetchall()
+        add_customer("ben@people.com")
+        db.session.commit()
+        clearing = threading.Thread(target=_in_app, args=(app, batches.settle))
+        began = time.monotonic()
+        clearing.start()
+        while clearing.is_alive():
+            add_customer()
+            db.session.commit()
+        assert time.monotonic() - began < 20, "of the minute that it would wait for another reason"
+        assert not is_cleared()
+    batches.settle()
+    assert is_cleared()
+
+
+@pytest.mark.sqlite
+def test_who_downloads_results_slowly_is_no_such_reader(app, signed_in, monkeypatch):
+    monkeypatch.setattr(import_module("purge.batches.account"), "RESULTS_BLOCK", 0)
+    browser = signed_in()
+    batch_id = checked("ann@people.com", "ben@people.com").id
+    db.session.commit()
+    lines = browser.get(f"/batches/{batch_id}/results.csv", buffered=False).response
+    begun = [next(lines), next(lines)]
+    assert residue.empty_log(db.engine)
+    assert b"".join([*begun, *lines]).splitlines()[1:] == [b"2,not found,", b"3,not found,"]
+
+
+def _in_app(app, act) -> None:
+    with app.app_context():
+        act()
 
 
 def is_cleared() -> bool:

@@ -7,13 +7,13 @@ from sqlalchemy import delete, func, insert, select, text, update
 
 from jobs import health
 from purge import batches, schema
-from purge.batches import Outcome
+from purge.batches import Outcome, State
 from purge.cli.setup import add_user, upgrade_schema
 from purge.evidence.ledger import LedgerEntry, entries
 from purge.extensions import db, now, reading
 from purge.models import Customer, Role, User
 from tests.people import add_customer, refuse
-from tests.test_batches import checked, confirmed, finished, outcomes, work
+from tests.test_batches import checked, confirmed, counts, finished, opened, outcomes, work
 
 PAGE = "/was-this-person-purged"
 
@@ -49,6 +49,23 @@ def test_nobody_goes_on_with_a_ledger_under_another_key(app):
 def lacks() -> str:
     with reading(), db.engine.connect() as connection:
         return " ".join(schema.misfits(connection))
+
+
+def test_what_was_checked_under_another_key_is_not_carried_out(app):
+    """Everybody in it would be taken for one whose address has changed; the check's rows are read again."""
+    ids = [add_customer(f"p{n}@people.com") for n in range(3)]
+    ready, running, checking = checked("p0@people.com"), confirmed("p1@people.com"), opened("p2@people.com")
+    batches.map_fields(checking, 0, False)
+    db.session.commit()
+    app.config["LEDGER_KEY"] = b"another" * 5
+    upgrade_schema()
+    db.session.expire_all()
+    assert (ready.state, running.state) == (State.DISCARDED, State.CANCELLING)
+    work(batches.run, running)
+    work(batches.check, checking)
+    assert counts(running) == {Outcome.CANCELLED: 1} and checking.state is State.READY
+    assert not [batch for batch in (running, checking) if Outcome.CHANGED in counts(batch)]
+    assert len(db.session.scalars(select(Customer.id).where(Customer.id.in_(ids))).all()) == 3
 
 
 def test_a_ledger_that_somebody_changed_is_found_out(app, signed_in):

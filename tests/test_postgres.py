@@ -18,10 +18,11 @@ from purge import batches, schema
 from purge.batches import Outcome, State
 from purge.batches.check import BLOCK_ROWS, FEW_ROWS
 from purge.batches.model import Chunk
+from purge.cli import purge_csv
 from purge.customers import Asked, Sort, find
 from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
-from purge.extensions import alone, db, now
+from purge.extensions import alone, db, now, reading
 from purge.models import Customer, Reward, RewardStatus
 from tests.instance import CHECKOUT, FLASK, Admin, Instance, free_port
 from tests.people import add_customer, hang_everything_on, refuse
@@ -208,6 +209,51 @@ def test_one_who_takes_too_long_is_deleted_alone_and_holds_up_nobody(app, monkey
     assert db.session.scalar(alone) >= 1
 
 
+def test_what_was_halved_is_tried_before_another_whole_chunk(app, monkeypatch, caplog):
+    """Two fit into the time that a statement may take; by chance among the chunks, most would be tried whole first."""
+    monkeypatch.setattr(import_module("purge.batches.run"), "STATEMENT_SECONDS", 0.5)
+    people = [f"p{n}@people.com" for n in range(80)]
+    for email in people:
+        add_customer(email)
+    app.config["CHUNK_SIZE"] = 8
+    refuse("DELETE", "customer")
+    slow = "BEGIN PERFORM pg_sleep(0.2); RETURN old; END"
+    db.session.execute(text(f"CREATE OR REPLACE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS $$ {slow} $$"))
+    batch = confirmed(*people)
+    purged = select(func.sum(Chunk.purged)).where(Chunk.batch_id == batch.id)
+
+    def is_nobody_gone() -> bool:
+        with reading(), db.engine.connect() as connection:
+            return not connection.scalar(purged)
+
+    work(batches.run, batch, keep_going=is_nobody_gone)
+    refused = [record for record in caplog.records if "was rolled back" in record.message]
+    assert len(refused) <= 3 and 1 <= counts(batch)[Outcome.PURGED] <= 2
+
+
+def test_no_statistics_hold_a_value_of_who_was_purged(app):
+    """Whoever may read a table may read them, and after one deletion the server would keep them for months."""
+    erasure, person = read_map(db.metadata), add_customer("canary@people.com", surname="Canary")
+    hang_everything_on(person, erasure, "canary@people.com")
+    batch = confirmed("canary@people.com")
+    db.session.commit()
+    held = select(text("tablename || '.' || attname")).select_from(text("pg_stats"))
+    held = held.where(text("concat(most_common_vals, histogram_bounds) ILIKE '%canary%'"))
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for number in range(3):  # a single row makes no statistics of some columns
+            connection.exec_driver_sql(
+                f"INSERT INTO customer (email, email_key, surname, created_at, receives_emails) "
+                f"VALUES ('n{number}@people.com', 'n{number}@people.com', 'N{number}', now(), true)"
+            )
+        connection.exec_driver_sql("ANALYZE")
+        assert "customer.email" in connection.scalars(held).all()
+        work(batches.run, batch)
+        assert "customer.email" in connection.scalars(held).all()
+        batches.settle()
+        assert connection.scalars(held).all() == []
+    assert batch.cleared_at
+
+
 @contextmanager
 def held(app, person: int):
     """Somebody else's program holds this customer, for longer than we wait."""
@@ -235,6 +281,28 @@ def test_one_whom_somebody_else_holds_waits_and_holds_up_nobody(app):
                 work(batches.run, batch)
     work(batches.run, batch)
     assert counts(batch) == {Outcome.PURGED: 8} and batch.state is State.FINISHED
+
+
+def test_inline_waits_for_one_whom_somebody_else_holds(app, tmp_path):
+    """No sweeper rings for whoever works without workers."""
+    people = [f"p{n}@people.com" for n in range(4)]
+    ids, file, answers = [add_customer(email) for email in people], tmp_path / "people.csv", []
+    file.write_text("\n".join(["Customer Email", *people, ""]))
+
+    def purge() -> None:
+        answers.append(app.test_cli_runner().invoke(purge_csv.purge, [str(file), "--inline", "--yes"]))
+
+    with held(app, ids[1]):
+        purging = threading.Thread(target=_in_app, args=(app, purge))
+        purging.start()
+        until = time.monotonic() + 60
+        while db.session.scalar(select(func.sum(Chunk.purged))) != 3:
+            db.session.rollback()
+            assert time.monotonic() < until
+        time.sleep(1)  # in which the last one is tried, in vain
+    purging.join(60)
+    assert answers[0].exit_code == 0 and answers[0].stderr.count("trying again") == 1, answers[0].output
+    assert db.session.scalar(select(func.count()).select_from(Customer)) == 0
 
 
 def test_a_click_on_one_whom_somebody_else_holds_is_answered(app, signed_in):

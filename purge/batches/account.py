@@ -18,7 +18,7 @@ from purge.extensions import db, now
 RATE_CHUNKS = 10
 RATE_SECONDS = 60
 STILL = timedelta(seconds=30)
-RESULTS_BLOCK = 65_536  # characters
+RESULTS_BLOCK, RESULTS_ROWS = 65_536, 5_000  # characters; at a time
 _SUMS = [cast(func.sum(getattr(Chunk, outcome)), BigInteger) for outcome in Outcome]  # PostgreSQL would say a decimal
 _WAITS = exists().where(Chunk.batch_id == Batch.id, Chunk.state == ChunkState.WAITING)
 _REASONS = {reason.value: reason for reason in (*Reason, *email_address.Problem)}
@@ -145,11 +145,14 @@ def results_csv(batch: Batch, pending: str = "pending") -> Iterator[str]:
 
 
 def results(batch: Batch) -> Iterator[tuple[int, Outcome | None, str]]:
-    """Every row of the file: its number, its outcome (None: pending) and the reason in words."""
+    """Every row of the file: its number, its outcome (None: pending) and the reason in words. Ends the session's transaction."""
     rows = select(PurgeRequest.row_number, PurgeRequest.outcome, PurgeRequest.reason)
-    asked = rows.where(PurgeRequest.batch_id == batch.id).order_by(PurgeRequest.row_number)
-    for number, outcome, reason in db.session.execute(asked.execution_options(yield_per=5_000)):
-        yield number, outcome, reason_words(reason)
+    asked = rows.where(PurgeRequest.batch_id == batch.id).order_by(PurgeRequest.row_number).limit(RESULTS_ROWS)
+    last = 0
+    while some := db.session.execute(asked.where(PurgeRequest.row_number > last)).all():
+        db.session.rollback()  # while somebody downloads slowly, SQLite's log could not be emptied
+        for last, outcome, reason in some:
+            yield last, outcome, reason_words(reason)
 
 
 def failures(batch: Batch) -> dict[Outcome, dict[str, int]]:

@@ -32,14 +32,14 @@ def pause(batch: Batch, user_id: int | None = None) -> None:
 
 def resume(batch: Batch, user_id: int | None = None) -> None:
     """Go on where it stood still."""
-    _move(batch, (State.PAUSED,), State.RUNNING, "Only a paused batch can be resumed.")
+    _move(batch, (State.PAUSED,), State.RUNNING, "Only a paused batch can be resumed.", cleared_at=None)
     audit.record(Act.RESUMED, user_id, batch.id)
 
 
 def cancel(batch: Batch, user_id: int | None = None) -> None:
     """Leave alone whoever is still there; who is gone stays gone."""
     sentence = "Only a running or paused batch can be cancelled."
-    _move(batch, (State.RUNNING, State.PAUSED), State.CANCELLING, sentence, stopped_by_id=user_id)
+    _move(batch, (State.RUNNING, State.PAUSED), State.CANCELLING, sentence, stopped_by_id=user_id, cleared_at=None)
     audit.record(Act.CANCELLED, user_id, batch.id)
 
 
@@ -60,6 +60,15 @@ def forgotten() -> list[Batch]:
     is_answerable = Batch.is_dry & (Batch.state == State.READY)
     old = Batch.state.in_(UNCONFIRMED), Batch.created_at < now() - FORGOTTEN_AFTER, ~is_answerable
     return list(db.session.scalars(db.select(Batch).where(*old)))
+
+
+def end_all_waiting() -> int:
+    """Cancel and discard what was checked and not carried out, and check anew what is being checked: under another LEDGER_KEY none
+    of their addresses is known again. How many were ended."""
+    db.session.execute(update(Batch).where(Batch.state == State.CHECKING).values(check_token=""))
+    waiting = db.session.scalars(db.select(Batch).where(Batch.state.in_([State.READY, State.RUNNING, State.PAUSED])))
+    ended = [discard(batch) if batch.state is State.READY else cancel(batch) for batch in waiting.all()]
+    return len(ended)
 
 
 def waiting_for_yes() -> int:

@@ -7,7 +7,8 @@ from sqlalchemy import ColumnElement, exists, func, select, update
 
 from purge.batches.model import Batch, Chunk, State
 from purge.customers import search_index
-from purge.erasure.residue import empty_log, lacks_memory, write_anew
+from purge.erasure.map import read_map
+from purge.erasure.residue import draw_samples_anew, empty_log, lacks_memory, write_anew
 from purge.extensions import db, now, reading
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,14 @@ NAMED_FOR, NAMELESS = timedelta(days=30), "a CSV"
 
 
 def clear_files() -> bool:
-    """Write the search index and the database's file anew, and empty its log; False when that was not possible now."""
+    """Write the search index and the database's file anew, and empty its log; of PostgreSQL's files only the statistics can be
+    queried, and they are drawn anew. False when that was not possible now."""
+    if db.engine.dialect.name != "sqlite":
+        erasure = read_map(db.metadata)
+        tables = [erasure.customer, *(part.table for part in erasure.tables)]
+        return draw_samples_anew(db.engine, [*(table.name for table in tables), search_index.NAME])
+    if not empty_log(db.engine):  # somebody reads for long, and all would have to be written anew once more
+        return False
     lack = lacks_memory(db.engine)
     if lack:
         log.warning("%s", lack)
@@ -30,26 +38,30 @@ def clear_files() -> bool:
 
 
 def settle(quiet: timedelta = NO_TIME) -> bool:
-    """Once nothing has run for so long, clear what finished batches left behind, and say when; False when that was not possible.
+    """Once nothing has run for so long, clear what finished and paused batches left behind, and say when; False when that was not
+    possible.
 
     Clearing holds up whoever writes, and somebody who purges one customer after the other should not wait for it.
     """
-    if db.engine.dialect.name != "sqlite":  # PostgreSQL tidies its files itself; docs/production.md says when
-        return True
-    unsettled = Batch.state == State.FINISHED, Batch.cleared_at.is_(None)
+    unsettled = Batch.state.in_([State.FINISHED, State.PAUSED]), Batch.cleared_at.is_(None)
     with reading(), db.engine.connect() as connection:
-        finished = list(connection.scalars(db.select(Batch.id).where(*unsettled)))
-        first, last = connection.execute(
-            db.select(func.min(Batch.finished_at), func.max(Batch.finished_at)).where(*unsettled)
-        ).one()
+        stood_still = dict(connection.execute(select(Batch.id, _stands_since()).where(*unsettled)).all())
         busy = connection.scalar(db.select(exists().where(Batch.state.in_(BUSY), _moves())))
-    if busy or not finished or (now() - last < quiet and now() - first < LONGEST_WAIT):
+    if busy or not stood_still:
+        return True
+    if now() - max(stood_still.values()) < quiet and now() - min(stood_still.values()) < LONGEST_WAIT:
         return True
     if not clear_files():
         return False
     with db.engine.begin() as connection:
-        connection.execute(update(Batch).where(Batch.id.in_(finished)).values(cleared_at=now()))
+        for id, since in stood_still.items():  # one that was resumed meanwhile has purged others
+            this = update(Batch).where(Batch.id == id, _stands_since() == since, *unsettled)
+            connection.execute(this.values(cleared_at=now()))
     return True
+
+
+def _stands_since() -> ColumnElement:
+    return func.coalesce(Batch.finished_at, Batch.moved_at)
 
 
 def _moves() -> ColumnElement[bool]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
+from sqlalchemy.exc import OperationalError
 
 from jobs.bell import ring, workers
 from purge import batches
@@ -152,7 +153,7 @@ def _review(batch: Batch) -> None:
 
 def _follow(batch_id: int, state: State, doing: str, work) -> None:
     """Until the batch has left this state, with a progress bar; `work` is what does it here, without workers."""
-    batch = _fetch(batch_id)
+    batch, has_told = _fetch(batch_id), False
     if work is None:
         ring(batch)
     with click.progressbar(length=batch.rows, label=f"{doing:9}", file=sys.stderr) as bar:
@@ -163,10 +164,21 @@ def _follow(batch_id: int, state: State, doing: str, work) -> None:
 
         while _fetch(batch_id).state in (state, State.PAUSED, State.CANCELLING):
             if work is not None:
-                work(batch_id, keep_going=show)
+                has_told = _try(work, batch_id, show, has_told)
             show()
             time.sleep(POLL_SECONDS)
         show()
+
+
+def _try(work, batch_id: int, show, has_told: bool) -> bool:
+    """As a worker does, for whom the sweeper rings again; whether it was told that it waits."""
+    try:
+        work(batch_id, keep_going=show)
+    except OperationalError:
+        if not has_told:
+            click.echo("\nThe database does not take this now, or somebody holds a customer; trying again …", err=True)
+        return True
+    return has_told
 
 
 def _tell(batch: Batch, as_json: bool, seconds: float) -> None:

@@ -13,8 +13,8 @@ from flask_migrate import upgrade
 from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.exc import DBAPIError
 
+from purge import batches, email_address, schema
 from purge import demo_data as demo
-from purge import email_address, schema
 from purge.batches import Batch
 from purge.cli.unfit import first_line, refuse_unfit
 from purge.config import ConfigError
@@ -163,11 +163,25 @@ def upgrade_schema(another_ledger_key: bool = False, accept_ledger: bool = False
                     there = set(inspect(connection).get_table_names())
                 upgrade(directory=current_app.extensions["migrate"].directory)
                 with db.engine.begin() as connection:
+                    has_changed = LedgerKey.__tablename__ in there and has_other_key(connection)
                     _begin_evidence(connection, there, another_ledger_key, accept_ledger)
+                    has_changed = has_changed and not has_other_key(connection)
+                if has_changed:
+                    _end_what_waits()
                 return
         if waited == WORTH_SAYING:
             click.echo("Somebody else is making the schema; waiting for them …")
         time.sleep(0.2)  # to wait inside the database would keep an index from being built beside its users
+
+
+def _end_what_waits() -> None:
+    """Every customer in it would be taken for one whose address has changed."""
+    ended = batches.end_all_waiting()
+    db.session.commit()
+    if ended:
+        click.echo(
+            f"The ledger’s key is another: {ended:,} checked batches were cancelled or discarded. Send them again."
+        )
 
 
 def _begin_evidence(connection: Connection, there: set[str], another_ledger_key: bool, accept_ledger: bool) -> None:

@@ -2,16 +2,19 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from purge.extensions import reading
 
 log = logging.getLogger(__name__)
 
 MB = 1_000_000
+READER_SECONDS = 1  # for so long whoever writes waits with us for who reads
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -27,17 +30,39 @@ def write_anew(engine: Engine) -> bool:
 
 def empty_log(engine: Engine) -> bool:
     """Write everything into SQLite's file and leave nothing in the log before it; False when that was not possible now."""
-    told = _told(engine, "PRAGMA wal_checkpoint(TRUNCATE)")
+    told = _told(engine, "PRAGMA wal_checkpoint(TRUNCATE)", READER_SECONDS)
     return told is not None and told[0][0] == 0  # 1: busy
 
 
-def _told(engine: Engine, statement: str) -> list[tuple] | None:
+def draw_samples_anew(engine: Engine, tables: Iterable[str]) -> bool:
+    """Let PostgreSQL draw its statistics of these tables anew; False when that was not possible now.
+
+    It keeps the commonest and some other values of each column as plain text, for whoever may read the table, and after a few
+    deletions for months.
+    """
+    names = ", ".join(map(engine.dialect.identifier_preparer.quote, tables))
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(f"ANALYZE {names}")
+    except DBAPIError as error:
+        log.warning("the statistics could not be drawn anew (%s)", type(error.orig).__name__)
+        return False
+    return True
+
+
+def _told(engine: Engine, statement: str, seconds: float | None = None) -> list[tuple] | None:
+    """What SQLite answers; for whoever is in the way it waits so long, or as long as it always does."""
     with closing(engine.raw_connection()) as connection:  # in no transaction
+        ((usual,),) = connection.execute("PRAGMA busy_timeout").fetchall()
         try:
+            if seconds:
+                connection.execute(f"PRAGMA busy_timeout = {1_000 * seconds:.0f}")
             return connection.execute(statement).fetchall()
         except engine.dialect.dbapi.Error as error:
             log.warning("the database file could not be cleared: %s", error)
             return None
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {usual}")
 
 
 def lacks_memory(engine: Engine) -> str | None:
