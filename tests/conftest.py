@@ -133,7 +133,7 @@ def app(tmp_path, empty_database, redis_url, postgres):
 
 
 class Browser:
-    """A test client that reads its CSRF token from the page before, as a browser would."""
+    """A test client that sends what the page before hides in its forms, the CSRF token and all, as a browser would."""
 
     def __init__(self, app):
         self.client = app.test_client()
@@ -145,8 +145,8 @@ class Browser:
     def post(self, path, data=None, page="/login", **options):
         g.pop("_login_user", None)
         g.pop("csrf_token", None)
-        found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', self.get(page, follow_redirects=True).text)
-        fields = {"csrf_token": found[1] if found else "", **(data or {})}
+        hidden = re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', self.get(page, follow_redirects=True).text)
+        fields = {"csrf_token": "", **dict(hidden), **(data or {})}
         return self.client.post(path, data=fields, **options)
 
     def sign_in(self, email, password):

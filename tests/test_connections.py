@@ -166,6 +166,34 @@ def test_another_host_has_other_keys(admin, openssh):
     assert pickup.worries(connection) == ["has no host key pinned"]
 
 
+def test_a_save_sets_nothing_back_that_somebody_else_saved_meanwhile(admin, signed_in, openssh):
+    connection = connect(openssh, runs_up_to=1000)
+    page = f"{EVERY}/{connection.id}/edit"
+    place = {"port": str(openssh.port), "username": openssh.username, "folder": openssh.folder}
+    seen = {**FIELDS, **place, "runs_up_to": "1000"}
+    opened = re.search(r'name="shown" value="(\w+)"', admin.get(page).text)[1]
+    assert signed_in(Role.ADMIN).post(page, {**seen, "runs_up_to": "0"}, page=page).status_code == 303
+    answer = admin.post(page, {**seen, "keep_days": "7", "shown": opened}, page=page)
+    assert answer.status_code == 422 and "was changed after you had opened this page" in answer.text
+    assert 'name="runs_up_to" type="number" value="0"' in answer.text
+    db.session.expire_all()
+    assert (connection.runs_up_to, connection.keep_days) == (0, 0)
+    looked_again = re.search(r'name="shown" value="(\w+)"', answer.text)[1]
+    last = {**seen, "runs_up_to": "0", "keep_days": "7", "shown": looked_again}
+    assert admin.post(page, last, page=page).status_code == 303
+    db.session.expire_all()
+    assert (connection.runs_up_to, connection.keep_days) == (0, 7)
+
+
+def test_a_form_that_comes_back_with_its_problems_is_still_of_the_moment_it_was_opened(admin, signed_in, openssh):
+    connection = connect(openssh, runs_up_to=1000)
+    page = f"{EVERY}/{connection.id}/edit"
+    wrong = admin.post(page, {**FIELDS, "keep_days": "x"}, page=page).text
+    shown = re.search(r'name="shown" value="(\w+)"', wrong)[1]
+    assert signed_in(Role.ADMIN).post(page, {**FIELDS, "runs_up_to": "0"}, page=page).status_code == 303
+    assert admin.post(page, {**FIELDS, "shown": shown}, page=page).status_code == 422
+
+
 def test_only_keys_can_be_pinned(admin, openssh):
     connection = connect(openssh)
     page = f"{EVERY}/{connection.id}"

@@ -1,10 +1,12 @@
 """Settings & Tools > SFTP connections."""
 
 import ipaddress
+import json
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
+from hashlib import sha256
 
 from flask import Blueprint, Response, abort, current_app, flash, redirect, render_template, request, url_for
 from flask_login import current_user
@@ -71,7 +73,7 @@ def every():
 
 @blueprint.get("/new")
 def new():
-    return render_template("connections/edit.html", connection=None, values=DEFAULTS, problems={})
+    return _form(None, DEFAULTS)
 
 
 @blueprint.post("")
@@ -82,7 +84,7 @@ def add():
     _set_key(connection, request.form.get("private_key", "").strip() or pickup.new_private_key(), problems)
     _ask_for_key_again(problems)
     if problems:
-        return render_template("connections/edit.html", connection=None, values=request.form, problems=problems), 422
+        return _form(None, request.form, problems), 422
     _fill(connection, values)
     db.session.add(connection)
     db.session.flush()
@@ -98,14 +100,16 @@ def show(connection_id: int):
 @blueprint.get("/<int:connection_id>/edit")
 def edit(connection_id: int):
     connection = _fetch(connection_id)
-    values = {name: "" if (value := getattr(connection, name)) is None else value for name in DEFAULTS}
-    return render_template("connections/edit.html", connection=connection, values=values, problems={})
+    return _form(connection, _values(connection))
 
 
 @blueprint.post("/<int:connection_id>/edit")
 def change(connection_id: int):
     """Of this installation's own server, only what becomes of the files: where it is, the installation says."""
-    connection = _fetch(connection_id)
+    connection = _fetch(connection_id, for_update=True)
+    stored = _values(connection)
+    if request.form.get("shown") != stored["shown"]:
+        return _form(connection, stored, is_stale=True), 422
     own = {field: getattr(connection, field) for field in PLACE} if connection.is_embedded else {}
     values, problems = _read({**request.form, **own})
     moved = [field for field in PLACE if field in values and values[field] != getattr(connection, field)]
@@ -121,8 +125,7 @@ def change(connection_id: int):
         )
     if problems:
         db.session.rollback()
-        shown = {"connection": connection, "values": {**request.form, **own}, "problems": problems}
-        return render_template("connections/edit.html", **shown), 422
+        return _form(connection, {**request.form, **own}, problems), 422
     changed = [field for field, value in values.items() if value != getattr(connection, field)]
     if request.form.get("private_key", "").strip() and not own:
         changed.append("private_key")
@@ -204,6 +207,17 @@ def remove(connection_id: int):
     answer = _moved(connection_id, remove, Act.CONNECTION_REMOVED, told, rests=True, left=left)
     is_gone = db.session.get(SftpConnection, connection_id).removed_at
     return redirect(url_for("connections.every"), 303) if is_gone else answer
+
+
+def _form(connection: SftpConnection | None, values: Mapping, problems=None, is_stale: bool = False) -> str:
+    shown = {"values": values, "problems": problems or {}, "is_stale": is_stale}
+    return render_template("connections/edit.html", connection=connection, **shown)
+
+
+def _values(connection: SftpConnection) -> dict:
+    """What the form shows, and its digest, which the save repeats: or it would set back what somebody else saved meanwhile."""
+    values = {name: "" if (value := getattr(connection, name)) is None else value for name in DEFAULTS}
+    return {**values, "shown": sha256(json.dumps(values).encode()).hexdigest()}
 
 
 def _ask_for_key_again(problems: dict[str, str]) -> None:
@@ -339,6 +353,6 @@ def _shown(connection: SftpConnection) -> Response:
     return redirect(url_for("connections.show", connection_id=connection.id), 303)
 
 
-def _fetch(connection_id: int) -> SftpConnection:
-    connection = db.session.get(SftpConnection, connection_id)
+def _fetch(connection_id: int, for_update: bool = False) -> SftpConnection:
+    connection = db.session.get(SftpConnection, connection_id, with_for_update=for_update)
     return connection if connection and not connection.removed_at else abort(404)
