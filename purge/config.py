@@ -112,6 +112,7 @@ def load_config(environ: Mapping[str, str] = os.environ) -> dict:
         "SESSION_COOKIE_SECURE": public.scheme == "https",
         "SESSION_COOKIE_NAME": "purge_session",
         "PERMANENT_SESSION_LIFETIME": timedelta(hours=12),
+        "SESSION_REFRESH_EACH_REQUEST": False,  # or a page that polls, left open, would be signed in for ever
         "TRUSTED_HOSTS": [
             *{*LOOPBACK, host, *([public.hostname] if public.hostname else []), *_words(environ, "ALLOWED_HOSTS")}
         ],

@@ -121,6 +121,14 @@ def test_the_session_cookie_is_for_this_site_alone(app, visitor, signed_in):
     assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
 
 
+def test_a_page_that_polls_does_not_stay_signed_in_by_itself(signed_in):
+    browser = signed_in()
+    url = at_progress(browser)
+    browser.get(f"{url}/progress")
+    polled = browser.get(f"{url}/live?stage=progress&state=running")
+    assert polled.status_code == 200 and "Set-Cookie" not in polled.headers
+
+
 def test_a_strange_host_is_refused(visitor):
     assert visitor.get("/login", headers={"Host": "evil.example.com"}).status_code == 400
 
