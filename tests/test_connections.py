@@ -423,3 +423,13 @@ def test_the_instructions_show_this_installations_own_values(signed_in, openssh)
         assert value in sending, value
     template = browser.get(f"{base}/sending-data-via-sftp/purge-template.csv")
     assert template.text == "Customer Email,type\r\n" and template.mimetype == "text/csv"
+
+
+@pytest.mark.parametrize(
+    "seconds, told", [(45, "45 seconds"), (90, "90 seconds"), (300, "5 minutes"), (5400, "1 hour 30 min")]
+)
+def test_how_often_it_is_looked_at_is_said_as_it_was_set(signed_in, openssh, seconds, told):
+    connection, browser = connect(openssh, every_seconds=seconds), signed_in(Role.VIEWER)
+    assert f"Looks every {told} " in words(browser.get(f"{EVERY}/{connection.id}"))
+    sending = "/settings/integration-instructions/sending-data-via-sftp/purge-customers"
+    assert f"looked into every {told}." in words(browser.get(sending))

@@ -19,6 +19,7 @@ def register(app: Flask) -> None:
         number=number,
         size=size,
         duration=duration,
+        exactly=exactly,
         moment=moment,
         from_text=datetime.fromisoformat,
         ago=ago,
@@ -71,6 +72,11 @@ def duration(seconds: float) -> str:
         return plural(round(seconds / 60), "minute")
     minutes = round(seconds / 60)
     return plural(minutes // 60, "hour") + (f" {minutes % 60} min" if minutes % 60 else "")
+
+
+def exactly(seconds: int) -> str:
+    """A duration that somebody set, never rounded to another one."""
+    return plural(seconds, "second") if seconds % 60 else duration(seconds)
 
 
 def moment(value: datetime) -> Markup:
