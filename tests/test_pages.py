@@ -186,6 +186,19 @@ def test_the_second_click_on_sign_in_leads_on_like_the_first(signed_in):
     assert (answer.status_code, answer.location) == (303, "/customers")
 
 
+def test_a_sign_in_page_that_is_out_of_date_comes_anew_and_keeps_where_they_were_going(visitor):
+    answer = visitor.client.post("/login?next=/customers", data={"csrf_token": "of the page before"})
+    assert (answer.status_code, answer.location) == (303, "/login?next=/customers")
+    assert "sign in once more" in visitor.get(answer.location).text
+
+
+def test_signing_out_when_the_session_has_ended_leads_to_the_sign_in_page(signed_in):
+    browser = signed_in()
+    browser.client.delete_cookie("purge_session")
+    answer = browser.post("/logout", {"csrf_token": "of the session that has ended"})
+    assert (answer.status_code, answer.location) == (303, "/login")
+
+
 def test_what_no_address_can_be_read_from_is_no_error_of_ours(visitor):
     shown = {"HX-Request": "true", "HX-Current-URL": "http://[/customers"}
     answer = visitor.client.get("/customers/7", headers=shown)
@@ -460,7 +473,13 @@ def test_of_several_files_at_once_none_is_taken(signed_in):
 def test_a_file_beyond_the_limit_of_a_form_gets_a_page(app, signed_in):
     app.config["MAX_CONTENT_LENGTH"] = 2_000
     answer = send(signed_in(), b"Email\n" + b"ann@people.com\n" * 1_000)
-    assert answer.status_code == 413 and "too large" in answer.text
+    assert answer.status_code == 413 and "Send it in parts" in answer.text
+
+
+def test_only_of_an_upload_is_it_said_to_send_it_in_parts(signed_in):
+    large = {"receipt": (io.BytesIO(b"{}" * 2_000_000), "receipt.json")}
+    answer = signed_in().post("/check-a-receipt", large, page="/check-a-receipt")
+    assert answer.status_code == 413 and "more than this page takes" in answer.text and "in parts" not in answer.text
 
 
 def test_the_template_file_is_a_file_that_can_be_mapped(signed_in):

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from http import HTTPStatus
 
-from flask import Flask, current_app, flash, g, redirect, render_template, request
+from flask import Flask, current_app, flash, g, redirect, render_template, request, url_for
 from flask_login import current_user
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DataError, InternalError, OperationalError
@@ -29,7 +29,7 @@ SENTENCES = {
         "Somebody else is changing this just now",
         "Another program holds it in the database. Nothing was changed; wait a moment, then try again.",
     ),
-    413: ("The file is too large", "Send it in parts; the limits stand on the Upload Tags page."),
+    413: ("This is too large", "It is more than this page takes, and it was not read."),
     429: ("Too many tries", "Wait a minute, then try again."),
     500: (
         "Something went wrong on our side",
@@ -40,6 +40,7 @@ SENTENCES = {
         f"It may be starting again, or its disk is full. {UNSURE} If it stays, tell your administrator.",
     ),
 }
+UPLOAD_TOO_LARGE = "The file is too large", "Send it in parts; the limits stand on the Upload Tags page."
 
 
 def register(app: Flask) -> None:
@@ -62,6 +63,8 @@ def _show(error: HTTPException):
     if error.code == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "GET":
         return redirect(page_above())
     title, advice = SENTENCES.get(error.code, (error.name, "Go back and try again."))
+    if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and request.endpoint == "uploads.upload":
+        title, advice = UPLOAD_TOO_LARGE
     return render_template("error.html", code=error.code, title=title, advice=advice), error.code
 
 
@@ -126,5 +129,9 @@ def _stale(_error: CSRFError):
         return "", 400, {"HX-Refresh": "true"}
     if request.endpoint == "sign_in.login" and current_user.is_authenticated:
         return redirect(going_to(), 303)  # it was the second click of two, or they signed in in another tab
+    if request.endpoint in ("sign_in.login", "sign_in.logout") and not current_user.is_authenticated:
+        if request.endpoint == "sign_in.login":
+            flash("The page was out of date. Here it is anew: sign in once more.")
+        return redirect(url_for("sign_in.login", next=request.args.get("next")), 303)
     advice = "The page was open for too long, or you signed in again meanwhile. Go back and try again."
     return render_template("error.html", code=400, title="This page is out of date", advice=advice), 400
