@@ -90,7 +90,7 @@
   for (const type of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) document.addEventListener(type, (event) => {
     const repeats = (event.target.getAttribute("hx-trigger") || "").startsWith("every");
     const answer = type === "htmx:responseError" && told(event.detail.xhr.responseText);
-    trouble.textContent = answer || trouble.dataset[repeats ? "repeats" : "once"];
+    trouble.textContent = answer || event.target.dataset.trouble || trouble.dataset[repeats ? "repeats" : "once"];
     // What is outside an open dialog is out of reach; one that was swapped away stays open, seen by nobody.
     (dialog?.isConnected && dialog.open ? dialog : document.body).append(trouble);
     trouble.hidden = false;

@@ -96,6 +96,7 @@ def register(app: Flask) -> None:
     app.teardown_request(lambda _error: only_reads.set(False))
     app.jinja_env.globals["worrying_connections"] = pickup.worrying
     app.jinja_env.globals["htmx"] = HTMX
+    app.jinja_env.globals["unsure"] = errors.UNSURE
     app.jinja_env.globals["need_a_yes"] = stages.need_a_yes
     app.jinja_env.globals["runs_by_itself"] = stages.runs_by_itself
     app.jinja_env.filters["in_words"] = stages.in_words
