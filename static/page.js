@@ -64,6 +64,7 @@
   document.addEventListener("htmx:afterSettle", (event) => {
     if (event.target.id === "main") event.target.focus();
     if (event.target.matches(".section")) event.target.querySelector("h2").focus();
+    if (event.target.id === "purge" && event.detail.target.id === "purge") document.getElementById("purge-title").focus();
     if (event.target.id === "found" && document.activeElement === document.body) {
       const told = document.getElementById("told");
       told.focus({ preventScroll: true });
