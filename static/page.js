@@ -9,16 +9,21 @@
     const name = form.querySelector("[data-file-name]");
     const refusal = form.querySelector("#refusal");
     const button = form.querySelector("[data-once]");
-    const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
+    const words = button.textContent;
+    const megabytes = (bytes, round = Math.round) => {
+      const digits = bytes < 1e7 ? 1 : 0;
+      return `${(round(bytes / 10 ** (6 - digits)) / 10 ** digits).toFixed(digits)} MB`;
+    };
     const show = () => {
       const [file, another] = input.files;
       const most = Number(form.dataset.maxBytes);
       const refused = another ? `These are ${input.files.length} files. Send one file at a time.`
-        : file && file.size > most ? `This file is ${megabytes(file.size)}; ${megabytes(most)} is the most. Send it in parts.` : "";
+        : file && file.size > most ? `This file is ${megabytes(file.size, Math.ceil)}; ${megabytes(most, Math.floor)} is the most. Send it in parts.` : "";
       name.textContent = file && !another ? `${file.name} (${megabytes(file.size)})` : "Choose a CSV";
       refusal.hidden = !refused;
       refusal.textContent = refused;
       button.disabled = Boolean(refused);
+      button.textContent = words; // an upload that was stopped leaves others
     };
     input.addEventListener("change", show);
     for (const type of ["dragenter", "dragover"]) zone.addEventListener(type, (event) => { event.preventDefault(); zone.classList.add("over"); });

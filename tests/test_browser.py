@@ -196,6 +196,26 @@ def test_several_files_dropped_at_once_are_refused_before_they_are_sent(open_pag
     expect(page.get_by_role("button", name="Continue to the fields")).to_be_disabled()
 
 
+def test_a_file_a_byte_too_large_is_said_to_be_larger_than_the_most(open_page):
+    page = open_page()
+    page.goto("/settings/upload-tags")
+    page.evaluate("() => { document.querySelector('[data-upload]').dataset.maxBytes = 1_000_000; }")
+    page.set_input_files("#file", {"name": "people.csv", "mimeType": "text/csv", "buffer": b"x" * 1_000_001})
+    expect(page.get_by_text("This file is 1.1 MB; 1.0 MB is the most.")).to_be_visible()
+
+
+def test_after_an_upload_that_was_stopped_another_file_can_be_sent(open_page):
+    page = open_page()
+    page.route("**/uploads", lambda route: route.abort("aborted"))
+    upload(page, b"Email\na@people.com\n")
+    expect(page.get_by_role("button", name="Sending and reading the file …")).to_be_disabled()
+    page.unroute("**/uploads")
+    page.set_input_files("#file", {"name": "other.csv", "mimeType": "text/csv", "buffer": b"Email\nb@people.com\n"})
+    page.get_by_role("button", name="Continue to the fields").click()
+    page.wait_for_url("**/mapping")
+    expect(page.get_by_text("other.csv")).to_be_visible()
+
+
 def test_a_page_that_loses_the_server_says_so_and_recovers(shop, open_page):
     page = open_page()
     upload(page, people(shop, 2600, 3))
