@@ -216,6 +216,20 @@ def test_after_an_upload_that_was_stopped_another_file_can_be_sent(open_page):
     expect(page.get_by_text("other.csv")).to_be_visible()
 
 
+def test_where_the_keyboard_is_can_be_seen_at_tables_and_at_check_boxes(open_page):
+    page = open_page()
+    upload(page, "Email,Name\nzoe@people.com,Zoë\n".encode("cp1252"))
+    page.wait_for_url("**/mapping")
+    page.wait_for_load_state("networkidle")
+    seen, outline = [], "e => { const s = getComputedStyle(e); return [s.outlineStyle, parseInt(s.outlineOffset)]; }"
+    # The panel around a table cuts off what is drawn around the table alone.
+    for box in (page.get_by_role("checkbox"), page.get_by_role("region", name="The first rows of the file")):
+        while not box.evaluate("e => e === document.activeElement"):
+            page.keyboard.press("Tab")
+        seen.append(box.evaluate(f"e => ({outline})(e.closest('.flush') || e)"))
+    assert seen == [["solid", 2], ["solid", 2]]
+
+
 def test_a_page_that_loses_the_server_says_so_and_recovers(shop, open_page):
     page = open_page()
     upload(page, people(shop, 2600, 3))
