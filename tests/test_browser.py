@@ -216,6 +216,27 @@ def test_after_an_upload_that_was_stopped_another_file_can_be_sent(open_page):
     expect(page.get_by_text("other.csv")).to_be_visible()
 
 
+def test_how_many_rows_are_valid_is_said_aloud_when_it_changes_and_not_again(open_page):
+    page = open_page()
+    upload(page, "Email,Name\nzoe@people.com,Zoë\n".encode("cp1252"))
+    page.wait_for_url("**/mapping")
+    page.wait_for_load_state("networkidle")
+    # A screen reader says what changes in a region that stood there before.
+    page.evaluate(
+        """() => {
+            window.said = [];
+            const told = document.querySelector("[role=status]");
+            new MutationObserver(() => said.push(told.textContent)).observe(told, { childList: true, subtree: true });
+        }"""
+    )
+    page.get_by_role("checkbox").check()
+    expect(page.get_by_role("button", name="Upload", exact=True)).to_be_visible()
+    assert page.evaluate("() => said") == []
+    page.select_option("#column", label="Name")
+    expect(page.get_by_text("No row has a valid address in this column.")).to_be_visible()
+    assert page.evaluate("() => said") == ["0 of the first 1 row are valid; 1 row with errors will be skipped."]
+
+
 def test_where_the_keyboard_is_can_be_seen_at_tables_and_at_check_boxes(open_page):
     page = open_page()
     upload(page, "Email,Name\nzoe@people.com,Zoë\n".encode("cp1252"))

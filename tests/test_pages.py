@@ -285,10 +285,13 @@ def test_however_many_look_on_the_progress_is_counted_once_in_a_while(signed_in,
 def test_a_batch_that_stands_still_says_so_to_those_who_look_on(signed_in):
     browser, still = signed_in(), "Nothing has moved for a while"
     url = at_progress(browser)
-    assert still not in browser.get(f"{url}/progress").text
+    page, said_aloud = browser.get(f"{url}/progress").text, '<div id="still" role="status">'
+    assert f"{said_aloud}</div>" in page and page.index(said_aloud) < page.index("/live?")  # outside what is replaced
     db.session.execute(text("UPDATE batch SET moved_at = '2026-01-01 00:00:00'"))
     db.session.commit()
-    assert still in browser.get(f"{url}/progress").text
+    assert f'{said_aloud}<p class="notice">{still}' in browser.get(f"{url}/progress").text
+    polled = browser.get(f"{url}/live?stage=progress&state=running").text
+    assert f'<div id="still" hx-swap-oob="innerHTML"><p class="notice">{still}' in polled
 
 
 def test_a_page_whose_buttons_are_of_another_state_is_loaded_anew(signed_in):

@@ -81,7 +81,7 @@ def live(batch_id: int):
         here = f"batches.{this[1]}", this[2]
         if batch.state not in (State.CHECKING, *GOING_ON) or here != (STAGES[batch.state], batch.state):
             return "", STOPS_POLLING, {"HX-Redirect": stage_url(batch)}
-        shown = render_template("batches/_live.html", batch=batch, progress=batches.progress(batch))
+        shown = render_template("batches/live.html", batch=batch, progress=batches.progress(batch))
         found = told[this] = time.monotonic(), shown  # from now: a slow answer is as good to those who waited for it
     return found[1]
 

@@ -20,12 +20,12 @@ def show(batch_id: int):
 
 @blueprint.get("/rows")
 def rows(batch_id: int):
-    """The part of the page that hangs on the mapping."""
+    """The part of the page that hangs on the mapping, and in a line beside it what a screen reader says."""
     batch = fetch(batch_id)
     column, agreed = request.args.get("column", type=int), "encoding_agreed" in request.args
     if redirected := moved_on(batch, State.UPLOADED):
         return redirected
-    shown = render_template("mapping/_rows.html", batch=batch, preview=batches.preview(batch, column), agreed=agreed)
+    shown = render_template("mapping/rows.html", batch=batch, preview=batches.preview(batch, column), agreed=agreed)
     as_it_is = url_for("mapping.show", batch_id=batch_id, column=column)  # to be loaded anew
     return shown, {"HX-Replace-Url": as_it_is}
 
