@@ -62,6 +62,25 @@ def test_from_adding_a_connection_to_a_finished_batch(shop, openssh, open_page):
     expect(page.get_by_role("row", name=re.compile("seven.csv.*SFTP"))).to_be_visible()
 
 
+def test_what_is_asked_for_once_is_not_asked_for_twice(open_page):
+    page, asked = open_page(), []
+    page.goto("/settings/sftp-connections/new")
+    page.get_by_label("Name", exact=True).fill("Not for long")
+    page.get_by_label("Host", exact=True).fill("nowhere.example")
+    page.get_by_label("User", exact=True).fill("purge")
+    page.get_by_role("button", name="Add connection").click()
+    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+    for summary, words, told in (
+        ("Make a new key …", "Make a new key", "A new key was made"),
+        ("Remove …", "Remove for good", "The connection was removed."),
+    ):
+        page.get_by_text(summary).click()
+        twice = "button => { button.click(); setTimeout(() => button.click(), 0); }"
+        page.get_by_role("button", name=words).evaluate(twice)
+        expect(page.get_by_text(told)).to_be_visible()
+    assert [url.rpartition("/")[2] for url in asked] == ["key", "remove"]
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1280])
 def test_its_pages_are_accessible_and_fit(shop, open_page, theme, width):
