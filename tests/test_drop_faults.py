@@ -423,8 +423,10 @@ def test_a_rename_that_is_late_is_followed_by_no_removal(server, connection, mon
     it_ends_well(server, connection)
 
 
-@pytest.mark.parametrize("number, is_replaced", [(errno.EIO, False), (errno.EOPNOTSUPP, True)])
-def test_only_where_no_rename_replaces_goes_what_is_in_the_way_first(server, connection, number, is_replaced):
+@pytest.mark.parametrize("number, is_replaced", [(errno.EIO, True), (errno.EOPNOTSUPP, True), (errno.EACCES, False)])
+def test_where_no_rename_replaces_what_is_in_the_way_goes_first_unless_that_is_forbidden(
+    server, connection, number, is_replaced
+):
     results = server.files / "results/people.result.csv"
     results.parent.mkdir()
     results.write_text("an answer of before")
@@ -433,6 +435,30 @@ def test_only_where_no_rename_replaces_goes_what_is_in_the_way_first(server, con
     look_until_answered(connection)
     assert (results.read_text() != "an answer of before") is is_replaced
     it_ends_well(server, connection)
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_file_that_was_moved_already_is_not_removed_as_being_in_its_own_way(app, server, connection, dies):
+    """The server has renamed it, and then dies or says that it has not; asked again, it knows no rename that replaces."""
+    app.config["DROP_REST_SECONDS"] = 3_600
+    finished(server, connection)
+    moved = []
+
+    def fault(operation, path):
+        if operation != "posix_rename":
+            return
+        if path.endswith(".claimed") and not moved:
+            moved.append((server.files / path.lstrip("/")).rename(server.files / "processed/people-1.csv"))
+            if dies:
+                raise RuntimeError("the server's end of the session dies")
+        raise OSError(errno.EOPNOTSUPP, "unsupported")
+
+    server.fault = fault
+    for _ in range(2):
+        try_again(connection)
+    assert moved[0].exists()
+    it_ends_well(server, connection)
+    assert db.session.scalar(select(DroppedFile.kept_as)) == "processed/people-1.csv" and moved[0].exists()
 
 
 def test_a_kept_file_at_which_the_server_hangs_slows_nothing_else(app, server, connection, monkeypatch):

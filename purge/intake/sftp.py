@@ -16,16 +16,7 @@ from typing import BinaryIO
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from paramiko.sftp import (
-    CMD_ATTRS,
-    CMD_CLOSE,
-    CMD_HANDLE,
-    CMD_LSTAT,
-    CMD_NAME,
-    CMD_OPENDIR,
-    CMD_READDIR,
-    SFTP_OP_UNSUPPORTED,
-)
+from paramiko.sftp import CMD_ATTRS, CMD_CLOSE, CMD_HANDLE, CMD_LSTAT, CMD_NAME, CMD_OPENDIR, CMD_READDIR
 
 CONNECT_SECONDS, SIGN_IN_SECONDS, WAIT_SECONDS = 10, 40, 30
 LISTING_SECONDS, WRITING_SECONDS = 120, 600
@@ -252,14 +243,15 @@ class Drop:
             raise _TooSlow
 
     def _replace(self, name: str, to: str) -> None:
-        """Without OpenSSH's extension a rename does not replace, so what is in the way goes first; where the server does not say that
-        it has none, its rename may have been done whatever came back, and nothing is removed."""
+        """Without OpenSSH's extension a rename does not replace, so what is in the way goes first, where that is not forbidden and only
+        while the file has its old name still: whatever came back, a rename may have been done, now or at an earlier attempt, and what is
+        in the way be the file itself."""
         try:
             self._client.posix_rename(self._path(name), self._path(to))
         except OSError as error:
             if isinstance(error, FileNotFoundError | TimeoutError | ConnectionError):
                 raise
-            if error.errno == errno.EOPNOTSUPP:
+            if error.errno != errno.EACCES and self.look(name):
                 with suppress(FileNotFoundError):
                     self._client.remove(self._path(to))
             self._client.rename(self._path(name), self._path(to))  # which replaces nothing
@@ -317,7 +309,7 @@ def connect(at: Address, folder: str) -> Iterator[Drop]:
                 channel_timeout=CONNECT_SECONDS,
                 disabled_algorithms={**_WEAK, "keys": others},
             )
-            sftp = _Client.from_transport(client.get_transport())
+            sftp = client.open_sftp()
         sftp.get_channel().settimeout(WAIT_SECONDS)
         yield Drop(sftp, folder, at.host)
     finally:
@@ -464,17 +456,6 @@ def _is_rsa(name: str, types: set[str]) -> bool:
 
 def _name(error: Exception) -> str:
     return "no answer in time" if isinstance(error, TimeoutError) else "the connection was cut"
-
-
-class _Client(paramiko.SFTPClient):
-    """Tells apart what a server does not know how to do, which to paramiko is a failure like any other."""
-
-    def _convert_status(self, msg):
-        start = msg.packet.tell()
-        if msg.get_int() == SFTP_OP_UNSUPPORTED:
-            raise OSError(errno.EOPNOTSUPP, "unsupported")
-        msg.packet.seek(start)
-        super()._convert_status(msg)
 
 
 class _Pinned(paramiko.MissingHostKeyPolicy):
