@@ -181,6 +181,17 @@ def test_nothing_that_is_full_here_refuses_a_file_or_reads_it_again_and_again(se
     it_ends_well(server, connection)
 
 
+def test_our_own_full_disk_delays_the_answer_and_is_not_told_as_unexpected(server, connection, monkeypatch):
+    finished(server, connection)
+    with monkeypatch.context() as patched:
+        full_disk(patched)
+        look(connection)
+    file = db.session.scalar(select(DroppedFile))
+    assert file.trouble == "The answer could not be kept here: no space left on device." and file.attempts == 0
+    assert connection.last_error == file.trouble and not list(server.files.rglob("*.result.csv"))
+    it_ends_well(server, connection)
+
+
 def test_a_file_that_never_comes_whole_is_quarantined_after_some_attempts(server, connection):
     def fault(asked, path):
         if asked == "open" and path.endswith(".claimed"):

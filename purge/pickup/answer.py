@@ -1,7 +1,6 @@
 """What the sender finds on the server afterwards: an answer for every row, or one sentence why there is none."""
 
 import hashlib
-import tempfile
 from datetime import timedelta
 from typing import BinaryIO
 
@@ -15,6 +14,7 @@ from purge.intake.sftp import Drop, NotAllowed
 from purge.pickup import files
 from purge.pickup.connections import FAILED, PROCESSED, RESULTS
 from purge.pickup.model import DroppedFile, FileState, claimed
+from purge.pickup.own_copy import own_copy
 
 BLOCK_BYTES = 65_536
 WOULD_BE = "would be purged"
@@ -91,7 +91,7 @@ def _refusal_of(file: Row) -> str | None:
 def _carried_out(drop: Drop, file: Row) -> str | None:
     """Write the answer for every row; what there is to say when the file is no longer what was read."""
     name = f"{_stem(file)}.result.csv"
-    with tempfile.TemporaryFile() as results:
+    with own_copy("answer") as results:
         digest = _results(file, results)
         drop.make_folder(RESULTS)
         drop.write(f"{RESULTS}/{name}", iter(lambda: results.read(BLOCK_BYTES), b""))

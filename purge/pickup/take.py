@@ -1,15 +1,12 @@
 """From a file that stands in the folder to its batch: claimed by a rename, read whole, and looked at once more before it runs."""
 
 import os
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import BinaryIO
 
 from flask import current_app
 from sqlalchemy import Row, exists, select
-from sqlalchemy.exc import OperationalError
 
 from purge import batches
 from purge.batches import Batch, Door, NotPossible, State
@@ -20,6 +17,7 @@ from purge.intake.sftp import Drop
 from purge.pickup import files
 from purge.pickup.columns import columns
 from purge.pickup.model import DroppedFile, FileState, SftpConnection, claimed
+from purge.pickup.own_copy import own_copy
 
 
 def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]) -> None:
@@ -44,7 +42,7 @@ def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]
         with db.engine.begin() as writer:
             return files.begin_anew(writer, file.id, entry)
     try:
-        with _kept_here(), tempfile.TemporaryFile() as copy:
+        with own_copy("file") as copy:
             drop.read(entry, copy, current_app.config["MAX_CSV_BYTES"])
             copy.seek(0)
             batch = _open(connection, file, copy)
@@ -52,17 +50,6 @@ def take(connection: Row, drop: Drop, file: Row, opened: Callable[[Batch], None]
         db.session.rollback()
         return files.refuse(file, str(refused))
     opened(batch)
-
-
-@contextmanager
-def _kept_here() -> Iterator[None]:
-    """Our own disk and database may fail, and the file is not to blame; the disk often when a copy is closed, and not before."""
-    try:
-        yield
-    except OSError as error:
-        raise sftp.OurOwn(f"The file could not be kept here: {(error.strerror or 'its disk fails').lower()}.") from None
-    except OperationalError:
-        raise sftp.OurOwn("The file could not be kept here: the app’s own database would not store it.") from None
 
 
 def let_run(drop: Drop, file: Row, opened: Callable[[Batch], None]) -> None:
