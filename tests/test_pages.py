@@ -330,10 +330,11 @@ def test_a_dropped_file_that_runs_by_itself_waits_for_nobody_and_says_how_to_sto
     for _ in range(2):
         poll(connection)
     work(batches.check, url := f"/batches/{db.session.scalar(select(Batch.id))}")
-    browser, by_itself, waits = signed_in(), "It runs by itself at the next look", "waiting for a yes"
-    for _ in range(2):
+    browser, by_itself, waits = signed_in(), "runs by itself", "waiting for a yes"
+    for when in ("It runs by itself at the next look", "is paused: it runs by itself once that is started again"):
         page = browser.get(f"{url}/review").text
-        assert by_itself in page and waits not in page and "Nobody has said yes" not in page
+        assert when in page and waits not in page and "Nobody has said yes" not in page
+        assert "If it has not run by" in page and "it is thrown away" in page
         assert ">about to run<" in browser.get("/batches").text
         pickup.pause(connection)  # it only puts it off
         db.session.commit()

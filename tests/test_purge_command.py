@@ -74,7 +74,7 @@ def test_a_small_share_is_said_in_few_words(run, file):
 def test_the_number_must_be_typed(run, file):
     add_customer("ann@people.com")
     refused = run(file, "--inline", typed="2\n")
-    assert refused.exit_code == 2 and "nothing was deleted" in refused.stderr
+    assert refused.exit_code == 2 and "Batch 1 was not confirmed; it deleted nobody." in refused.stderr
     assert customers() == 1 and batch().state is State.DISCARDED
     assert run(file, "--inline", typed="1\n").exit_code == 0 and customers() == 0
 

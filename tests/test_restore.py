@@ -215,6 +215,20 @@ def test_everybody_goes_who_shared_an_address_and_was_purged(again, back_up, cop
     assert answer.stdout.count("is finished: 1 rows") == 3
 
 
+def test_a_no_to_a_later_batch_names_who_is_left(again, back_up, copy):
+    twins = [add_customer("ann@people.com") for _ in range(3)]
+    backup = back_up()
+    for twin in twins:
+        purge_from_profile(twin)
+    copy()
+    backup.restore()
+    answer = again(typed="1\n\n")
+    left = [twin for twin, is_there in zip(twins, there(*twins), strict=True) if is_there]
+    assert answer.exit_code == 2 and len(left) == 2
+    assert f"Batch {last_batch().id} was not confirmed; it deleted nobody." in answer.stderr
+    assert answer.stderr.count("  /customers/") == 2 and all(f"  /customers/{one}\n" in answer.stderr for one in left)
+
+
 def test_who_cannot_be_purged_is_tried_once(again, ann_again):
     ann = ann_again
     refuse("DELETE", "customer")

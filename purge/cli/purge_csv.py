@@ -137,7 +137,7 @@ def _confirm(batch: Batch, yes: bool) -> None:
     if typed.strip() != str(batch.planned):
         batches.discard(batch)
         db.session.commit()
-        raise NotPossible("Not confirmed; nothing was deleted.")
+        raise NotPossible(f"Batch {batch.id} was not confirmed; it deleted nobody.")
     batches.confirm(batch, batch.plan_digest, typed)
     db.session.commit()
 

@@ -47,8 +47,8 @@ def copy_ledger(folder: Path) -> None:
 def purge_again(folder: Path, dry_run: bool, yes: bool, inline: bool) -> None:
     """After a restore, purge again whom the backup has brought back, as the copies of the ledger in FOLDER know.
 
-    Of customers who share an address each is a batch of their own. Exit status: 0 when all went well, 1 when some failed or there
-    is somebody to look at by hand, 2 when a copy was refused or the deletion not confirmed.
+    Of customers who share an address each is a batch of their own. Exit status: 0 when all went well, 1 when some failed, there
+    is somebody to look at by hand or a copy is missing, 2 when a copy was refused or a deletion not confirmed.
     """
     refuse_unfit()
     with refusals_end_it():
@@ -64,7 +64,12 @@ def purge_again(folder: Path, dry_run: bool, yes: bool, inline: bool) -> None:
         tried, here = set(), returned.here
         while once := _one_for_each(one for one in here if one not in tried):
             began = time.monotonic()
-            status = max(status, carry_out(batches.open_returned(once), dry_run, yes, inline, began))
+            try:
+                status = max(status, carry_out(batches.open_returned(once), dry_run, yes, inline, began))
+            except NotPossible:
+                if tried:  # the number at the first question does not tell who is left after some have gone
+                    _name("were not purged", [id for id, _ in here])
+                raise
             if dry_run:
                 break
             tried |= set(once)

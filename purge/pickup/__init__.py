@@ -16,7 +16,7 @@ from purge.pickup.connections import (
     worries,
     worrying,
 )
-from purge.pickup.files import about_to_run, forget_names
+from purge.pickup.files import about_to_run, forget_names, is_paused
 from purge.pickup.model import DroppedFile, FileState, SftpConnection
 from purge.pickup.poll import at_rest, due, poll
 
@@ -31,6 +31,7 @@ __all__ = [
     "due",
     "every",
     "forget_names",
+    "is_paused",
     "look_soon",
     "looking_into",
     "new_private_key",

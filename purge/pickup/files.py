@@ -64,6 +64,12 @@ def about_to_run(batch_id: int | None = None) -> int:
     return db.session.scalar(asked.where(*theirs, *this))
 
 
+def is_paused(batch_id: int) -> bool:
+    """Whether the connection by which this batch came is paused, so that what is about to run has no next look."""
+    paused = DroppedFile.batch_id == batch_id, SftpConnection.paused_at.is_not(None)
+    return db.session.scalar(select(exists().where(*paused, SftpConnection.id == DroppedFile.connection_id)))
+
+
 def _need_no_yes(runs_up_to) -> tuple:
     """Files that wait for a yes and need none: neither when they were taken nor by `runs_up_to`."""
     small = Batch.caution.is_(None), Batch.planned <= DroppedFile.runs_up_to, Batch.planned <= runs_up_to

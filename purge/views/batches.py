@@ -17,7 +17,7 @@ from flask_login import current_user
 from sqlalchemy.orm import joinedload
 
 from jobs.bell import RINGS, ring
-from purge import batches
+from purge import batches, pickup
 from purge.batches import TYPED_ABOVE, Batch, NotPossible, State
 from purge.extensions import db
 from purge.views.stages import STAGES, fetch, moved_on, stage_url
@@ -157,8 +157,9 @@ def _control(batch_id: int, act, wanted: State) -> Response:
 
 
 def _review(batch: Batch, refusal: str | None = None) -> str:
-    left_out, typed = batches.failures(batch), (batch.planned or 0) > TYPED_ABOVE
-    return _stage("review", batch, left_out=left_out, falls=batches.what_falls(batch), typed=typed, refusal=refusal)
+    planned = {"left_out": batches.failures(batch), "falls": batches.what_falls(batch)}
+    typed, is_paused = (batch.planned or 0) > TYPED_ABOVE, pickup.is_paused(batch.id)
+    return _stage("review", batch, **planned, typed=typed, is_paused=is_paused, refusal=refusal)
 
 
 def _stage(stage: str, batch: Batch, **shown) -> str:
