@@ -2,8 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-# In two processes, each with servers and a browser of its own: the tests wait as much as they work.
-TWO_AT_A_TIME := --numprocesses 2 --dist worksteal
+# In three processes, each with servers and a browser of its own: the tests wait as much as they work.
+THREE_AT_A_TIME := --numprocesses 3 --dist worksteal
 # The app is started hundreds of times: what Python compiled is kept, whatever the machine's settings say.
 unexport PYTHONDONTWRITEBYTECODE
 .PHONY: run test soak bench lint
@@ -13,8 +13,8 @@ run: .venv/app
 
 test: .venv/tests lint
 	@bash tests/system-packages
-	$(BIN)/python -m pytest -m "not soak" $(TWO_AT_A_TIME)
-	$(BIN)/python -m pytest -m "not soak" $(TWO_AT_A_TIME) --database postgresql
+	$(BIN)/python -m pytest -m "not soak" $(THREE_AT_A_TIME)
+	$(BIN)/python -m pytest -m "not soak" $(THREE_AT_A_TIME) --database postgresql
 
 soak: .venv/tests
 	@bash tests/system-packages

@@ -175,7 +175,7 @@ def _purge(connection: Connection, chunk: Row) -> dict:
         if customer is None:
             gone.append(request)
         elif fingerprint(customer.email_key) != request.fingerprint or not (
-            chunk.door.means_one or _is_key_of(customer)  # by their id, and not by an address that may be another's
+            chunk.door is Door.FORM or _is_key_of(customer)  # on the profile somebody saw who it is
         ):
             changed.append(request)
         elif customer.is_shared and not chunk.door.means_one:
