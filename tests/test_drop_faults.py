@@ -751,16 +751,16 @@ def test_a_poison_file_breaks_no_look(server, connection, monkeypatch):
 
 
 def test_a_server_that_sends_a_byte_now_and_then_is_hung_up_on(app, monkeypatch):
-    """It answers in SSH and goes on for ever, a byte at a time: no wait of a socket's own would end."""
-    monkeypatch.setattr(sftp, "SIGN_IN_SECONDS", 2)
+    """It answers in SSH and begins a long packet, a byte at a time: no wait of a socket's own would end. Where another wait of
+    paramiko's ends it, that is told as a cut connection."""
+    monkeypatch.setattr(sftp, "SIGN_IN_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as door:
         stop = threading.Event()
 
         def drip():
             link, _ = door.accept()
             with link, suppress(OSError):
-                link.sendall(b"SSH-2.0-drip\r\n")
-                link.sendall(b"\0\0\x7f\xfc")  # so many bytes follow: what is no packet would be refused at once
+                link.sendall(b"SSH-2.0-drip\r\n" + (32_004).to_bytes(4, "big"))
                 while not stop.wait(0.05):
                     link.sendall(b"\0")
 
@@ -770,10 +770,8 @@ def test_a_server_that_sends_a_byte_now_and_then_is_hung_up_on(app, monkeypatch)
             at = sftp.Address(
                 "127.0.0.1", door.getsockname()[1], "purge", pickup.new_private_key(), ("ssh-ed25519 AAAA",)
             )
-            began = time.monotonic()
-            with pytest.raises(sftp.Unreachable), sftp.connect(at, "/"):
+            with pytest.raises(sftp.Unreachable, match="no answer in time"), sftp.connect(at, "/"):
                 pass
-            assert sftp.SIGN_IN_SECONDS <= time.monotonic() - began < sftp.SIGN_IN_SECONDS + 10
         finally:
             stop.set()
             thread.join()
@@ -907,7 +905,7 @@ with app.app_context():
 """
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(25, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [8, pytest.param(25, marks=pytest.mark.soak)])
 def test_killed_at_any_point_of_a_pick_up_every_file_is_run_exactly_once(app, server, connection, dice, kills):
     emails = [f"person{number}@people.com" for number in range(kills // 2)]
     for email in emails:
