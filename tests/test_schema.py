@@ -10,8 +10,9 @@ from sqlalchemy import inspect, text
 
 from purge import schema
 from purge.customers import search_index
+from purge.erasure.map import read_map
 from purge.extensions import db, reading
-from tests.people import add_customer
+from tests.people import add_customer, everything, hang_everything_on
 from tests.test_batches import confirmed
 from tests.test_single import open_single
 
@@ -115,14 +116,19 @@ def test_down_and_up_with_batches_keeps_every_row(app, signed_in):
     add_customer("ben@people.com")
     bulk = confirmed("ben@people.com", "nobody@people.com").id
     single = open_single(add_customer("ann@people.com")).id
+    erasure = read_map(db.metadata)
+    hang_everything_on(add_customer("joe@people.com"), erasure, "joe")
     db.session.commit()
-    before = everything()
+    customers = everything(erasure)
+    before = of_batches()
     directory = app.extensions["migrate"].directory
     downgrade(directory=directory, revision="0001")
     upgrade(directory=directory)
-    after = everything()
+    after = of_batches()
     assert after["purge_request"] == before["purge_request"] and after["chunk"] == before["chunk"]
     assert [row[0] for row in after["batch"]] == [bulk, single]
+    assert everything(erasure) == customers
+    db.session.commit()
     if db.engine.dialect.name == "sqlite":
         with db.engine.connect() as connection:
             assert "AUTOINCREMENT" in connection.scalar(text("SELECT sql FROM sqlite_master WHERE name = 'batch'"))
@@ -141,7 +147,7 @@ def test_an_upgrade_forgets_what_told_of_persons_and_nothing_else(app, signed_in
     assert single.plan_digest is None and bulk.plan_digest
 
 
-def everything() -> dict[str, list[tuple]]:
+def of_batches() -> dict[str, list[tuple]]:
     """The rows of a batch's tables."""
     rows = {
         table: [tuple(row) for row in db.session.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2"))]
