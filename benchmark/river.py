@@ -91,6 +91,8 @@ def _in_sql() -> Iterator[Counter]:
 def _run(batch_id: int, workers: int) -> None:
     """By this process and as many others as it takes."""
     db.session.remove()
+    # As the web server's are: whoever closes SQLite's file last writes its log back first. None may be taken along into a fork.
+    _open = None if workers > 1 else db.engine.connect()
     db.engine.dispose()  # a job begins in a process of its own
     others = []
     for _ in range(workers - 1):
@@ -99,11 +101,11 @@ def _run(batch_id: int, workers: int) -> None:
             batches.run(batch_id)
             os._exit(0)
         others.append(other)
-    _open = db.engine.connect()  # as the web server's are: whoever closes SQLite's file last writes its log back first
     batches.run(batch_id)
     for other in others:
         os.waitpid(other, 0)
-    _open.invalidate()  # or each of a hundred files leaves one
+    if _open:
+        _open.invalidate()  # or each of a hundred files leaves one
 
 
 def _upload(file: Path) -> int:
