@@ -87,9 +87,8 @@ def without_the_index(folder: Path) -> Path:
                 connection.exec_driver_sql(f"DROP TRIGGER {name}")
             connection.exec_driver_sql("DROP INDEX ix_customer_name")
             connection.exec_driver_sql(f"DROP TABLE {search_index.NAME}")
-            connection.exec_driver_sql(
-                f"CREATE TABLE {search_index.NAME} (text)"
-            )  # every run looks that nobody is left in it
+            # Every run looks that nobody is left in it.
+            connection.exec_driver_sql(f"CREATE TABLE {search_index.NAME} (text)")
         db.engine.dispose()
     return folder
 

@@ -68,7 +68,7 @@
   // What a line that is said aloud says already must not be said again at every poll.
   document.addEventListener("htmx:oobBeforeSwap", (event) => {
     const { fragment, target } = event.detail;
-    if (fragment.textContent === target.textContent) event.detail.shouldSwap = false;
+    if (["counts", "still"].includes(target.id) && fragment.textContent === target.textContent) event.detail.shouldSwap = false;
   });
   // What was swapped away had the focus, so it goes to where the new content begins.
   document.addEventListener("htmx:afterSettle", (event) => {

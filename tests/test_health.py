@@ -20,8 +20,9 @@ from jobs import health, queue, schedule
 from purge import batches
 from purge.erasure import residue
 from purge.extensions import db, reading
+from purge.models import Customer
 from tests.people import add_customer
-from tests.test_batches import checked, confirmed, finished, opened
+from tests.test_batches import checked, confirmed, finished, opened, work
 
 PARTS = {"database", "schema", "redis", "workers", "scheduler", "progress", "pending"}
 
@@ -183,18 +184,32 @@ def test_one_batch_that_stands_still_keeps_nobody_elses_traces_in_the_file(app):
     assert is_cleared()
 
 
+@pytest.mark.sqlite
 def test_a_paused_batch_leaves_no_trace_of_whom_it_has_purged(app):
-    add_customer("ann@people.com")
-    add_customer("ben@people.com")
-    batch = confirmed("ann@people.com", "ben@people.com")
+    app.config["CHUNK_SIZE"] = 1
+    people = [f"trace{number}@people.com" for number in range(3)]
+    for email in people:
+        add_customer(email)
+    batch, turns = confirmed(*people), iter([True, True])
+    work(batches.run, batch, keep_going=lambda: next(turns, False))
     batches.pause(batch)
     db.session.commit()
+    left = set(db.session.scalars(db.select(Customer.email)))
+    db.session.commit()
+    assert len(left) == 1 and traces(people) == set(people)
     batches.settle()
     db.session.expire_all()
-    assert batch.cleared_at
+    assert batch.cleared_at and traces(people) == left
     batches.resume(batch)
     db.session.commit()
     assert batch.cleared_at is None, "it goes on, and leaves others"
+
+
+def traces(emails: list[str]) -> set[str]:
+    """Which of these addresses stand somewhere in the database's files."""
+    file = Path(db.engine.url.database)
+    held = b"".join(path.read_bytes() for path in (file, file.with_name(f"{file.name}-wal")) if path.exists())
+    return {email for email in emails if email.encode() in held}
 
 
 @pytest.mark.sqlite

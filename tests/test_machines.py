@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 import pytest
@@ -84,7 +84,9 @@ def test_redis_away_for_a_while(shop, dice, way, seconds):
     server.stop() if way == "stopped" else server.process.send_signal(signal.SIGSTOP)
     workers = {process.pid for process in shop.instance.of("worker")}
     for pid in shop.instance.below(workers):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)  # in which the database ends what it had been asked
     before = shop.purged()
     until = time.monotonic() + seconds
     while time.monotonic() < until:

@@ -90,6 +90,15 @@ def test_the_server_crashes_in_the_middle_of_a_batch_and_comes_back(shop, own_se
     wait_until_finished(shop)
 
 
+def test_inline_goes_on_when_the_server_is_back(shop, own_server):
+    purging = shop.purge("--inline")
+    shop.wait_for(lambda: shop.purged() > 0)
+    own_server.stop()
+    time.sleep(2)
+    own_server.start()
+    shop.assert_ended_as_planned(purging)
+
+
 def test_while_the_server_is_away_every_page_says_so(shop, own_server):
     admin = Admin(shop.instance)
     own_server.stop()
@@ -211,13 +220,13 @@ def test_one_who_takes_too_long_is_deleted_alone_and_holds_up_nobody(app, monkey
 
 def test_what_was_halved_is_tried_before_another_whole_chunk(app, monkeypatch, caplog):
     """Two fit into the time that a statement may take; by chance among the chunks, most would be tried whole first."""
-    monkeypatch.setattr(import_module("purge.batches.run"), "STATEMENT_SECONDS", 0.5)
+    monkeypatch.setattr(import_module("purge.batches.run"), "STATEMENT_SECONDS", 2)
     people = [f"p{n}@people.com" for n in range(80)]
     for email in people:
         add_customer(email)
     app.config["CHUNK_SIZE"] = 8
     refuse("DELETE", "customer")
-    slow = "BEGIN PERFORM pg_sleep(0.2); RETURN old; END"
+    slow = "BEGIN PERFORM pg_sleep(0.6); RETURN old; END"
     db.session.execute(text(f"CREATE OR REPLACE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS $$ {slow} $$"))
     batch = confirmed(*people)
     purged = select(func.sum(Chunk.purged)).where(Chunk.batch_id == batch.id)
@@ -232,25 +241,59 @@ def test_what_was_halved_is_tried_before_another_whole_chunk(app, monkeypatch, c
 
 
 def test_no_statistics_hold_a_value_of_who_was_purged(app):
-    """Whoever may read a table may read them, and after one deletion the server would keep them for months."""
-    erasure, person = read_map(db.metadata), add_customer("canary@people.com", surname="Canary")
-    hang_everything_on(person, erasure, "canary@people.com")
-    batch = confirmed("canary@people.com")
+    """Whoever may read a table may read them; the server would keep them for months, and of a table that is empty then for ever."""
+    erasure, people = read_map(db.metadata), [f"canary{number}@people.com" for number in range(3)]
+    for email in people:
+        hang_everything_on(add_customer(email, surname=email), erasure, email)
+    for number in range(3):
+        add_customer(f"other{number}@people.com", surname=f"Other {number}")
+    batch = confirmed(*people)
     db.session.commit()
     held = select(text("tablename || '.' || attname")).select_from(text("pg_stats"))
     held = held.where(text("concat(most_common_vals, histogram_bounds) ILIKE '%canary%'"))
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for number in range(3):  # a single row makes no statistics of some columns
-            connection.exec_driver_sql(
-                f"INSERT INTO customer (email, email_key, surname, created_at, receives_emails) "
-                f"VALUES ('n{number}@people.com', 'n{number}@people.com', 'N{number}', now(), true)"
-            )
         connection.exec_driver_sql("ANALYZE")
-        assert "customer.email" in connection.scalars(held).all()
+        there = {"customer.email", "team_note.body", "share_link.slug", "customer_search.text", "order.order_number"}
+        assert there <= set(connection.scalars(held))
         work(batches.run, batch)
-        assert "customer.email" in connection.scalars(held).all()
+        assert there <= set(connection.scalars(held))
         batches.settle()
         assert connection.scalars(held).all() == []
+        collation = text("SELECT collation_name FROM information_schema.columns WHERE column_name = 'email_key'")
+        assert connection.scalar(collation) == "C"
+    assert batch.cleared_at
+
+
+def test_statistics_wait_for_a_table_that_is_being_vacuumed(app):
+    """Whoever waited for it would end the vacuum, and a large table would never see one to its end."""
+    add_customer("ann@people.com")
+    batch = confirmed("ann@people.com")
+    work(batches.run, batch)
+    db.session.commit()
+    with psycopg.connect(app.config["SQLALCHEMY_DATABASE_URI"].replace("+psycopg", "")) as other:
+        other.execute("LOCK TABLE team_note IN SHARE UPDATE EXCLUSIVE MODE")
+        assert not batches.settle()
+    db.session.expire_all()
+    assert batch.cleared_at is None
+    db.session.commit()
+    assert batches.settle()
+    db.session.expire_all()
+    assert batch.cleared_at
+
+
+def test_a_paused_batch_is_not_cleared_before_its_chunk_in_hand_has_ended(app):
+    add_customer("ann@people.com")
+    batch = confirmed("ann@people.com")
+    batches.pause(batch)
+    db.session.commit()
+    with psycopg.connect(app.config["SQLALCHEMY_DATABASE_URI"].replace("+psycopg", "")) as worker:
+        worker.execute("SELECT 1 FROM chunk WHERE state = 'waiting' FOR UPDATE")
+        batches.settle()
+        db.session.expire_all()
+        assert batch.cleared_at is None
+        db.session.commit()
+    batches.settle()
+    db.session.expire_all()
     assert batch.cleared_at
 
 

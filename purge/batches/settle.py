@@ -3,10 +3,11 @@
 import logging
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, exists, func, select, update
 
-from purge.batches.model import Batch, Chunk, State
+from purge.batches.model import Batch, Chunk, ChunkState, State
 from purge.customers import search_index
+from purge.erasure.engine import among
 from purge.erasure.map import read_map
 from purge.erasure.residue import draw_samples_anew, empty_log, lacks_memory, write_anew
 from purge.extensions import db, now, reading
@@ -47,21 +48,30 @@ def settle(quiet: timedelta = NO_TIME) -> bool:
     with reading(), db.engine.connect() as connection:
         stood_still = dict(connection.execute(select(Batch.id, _stands_since()).where(*unsettled)).all())
         busy = connection.scalar(db.select(exists().where(Batch.state.in_(BUSY), _moves())))
-    if busy or not stood_still:
-        return True
-    if now() - max(stood_still.values()) < quiet and now() - min(stood_still.values()) < LONGEST_WAIT:
+        if busy or not stood_still or _is_in_hand(connection, list(stood_still)):
+            return True
+    first, last = min(stood_still.values()), max(stood_still.values())
+    if now() - last < quiet and now() - first < LONGEST_WAIT:
         return True
     if not clear_files():
         return False
     with db.engine.begin() as connection:
-        for id, since in stood_still.items():  # one that was resumed meanwhile has purged others
-            this = update(Batch).where(Batch.id == id, _stands_since() == since, *unsettled)
-            connection.execute(this.values(cleared_at=now()))
+        theirs = among(Batch.id, list(stood_still), connection)
+        # One that was resumed and paused meanwhile has purged others.
+        cleared = update(Batch).where(theirs, *unsettled, _stands_since() <= last)
+        connection.execute(cleared.values(cleared_at=now()))
     return True
 
 
 def _stands_since() -> ColumnElement:
     return func.coalesce(Batch.finished_at, Batch.moved_at)
+
+
+def _is_in_hand(connection: Connection, ids: list[int]) -> bool:
+    """Whether somebody still has a chunk of one of these batches: what was paused finishes it first. On SQLite the pause waits."""
+    waiting = select(Chunk.id).where(among(Chunk.batch_id, ids, connection), Chunk.state == ChunkState.WAITING)
+    there = len(connection.execute(waiting).all())
+    return len(connection.execute(waiting.with_for_update(skip_locked=True)).all()) < there
 
 
 def _moves() -> ColumnElement[bool]:

@@ -162,23 +162,20 @@ def _follow(batch_id: int, state: State, doing: str, work) -> None:
             bar.update(_done(batch_id) - bar.pos)
             return True
 
-        while _fetch(batch_id).state in (state, State.PAUSED, State.CANCELLING):
-            if work is not None:
-                has_told = _try(work, batch_id, show, has_told)
-            show()
+        while True:
+            try:
+                if _fetch(batch_id).state not in (state, State.PAUSED, State.CANCELLING):
+                    show()
+                    return
+                if work is not None:
+                    work(batch_id, keep_going=show)
+                show()
+            except OperationalError:  # a worker would have its next turn
+                db.session.rollback()
+                if not has_told:
+                    click.echo("\nThe database is away, or somebody holds a customer; trying again …", err=True)
+                has_told = True
             time.sleep(POLL_SECONDS)
-        show()
-
-
-def _try(work, batch_id: int, show, has_told: bool) -> bool:
-    """As a worker does, for whom the sweeper rings again; whether it was told that it waits."""
-    try:
-        work(batch_id, keep_going=show)
-    except OperationalError:
-        if not has_told:
-            click.echo("\nThe database does not take this now, or somebody holds a customer; trying again …", err=True)
-        return True
-    return has_told
 
 
 def _tell(batch: Batch, as_json: bool, seconds: float) -> None:

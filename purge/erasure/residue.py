@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, text
 from sqlalchemy.exc import DBAPIError
 
 from purge.extensions import reading
@@ -16,6 +16,22 @@ log = logging.getLogger(__name__)
 MB = 1_000_000
 READER_SECONDS = 1  # for so long whoever writes waits with us for who reads
 CGROUP = Path("/sys/fs/cgroup")
+
+# ANALYZE leaves the statistics of a table as they are when it finds no row in it. To give a column the type that it has drops them,
+# and rewrites nothing. Numbers are left out: those of customers are kept anyway, and foreign keys would be looked at again.
+_OF_EMPTIED = """
+SELECT format('ALTER TABLE %I ALTER %I TYPE %s', emptied.relname, held.attname, format_type(held.atttypid, held.atttypmod))
+  || coalesce(' COLLATE ' || nullif(held.attcollation, 0)::regcollation, '')
+FROM pg_class AS emptied
+JOIN pg_attribute AS held ON held.attrelid = emptied.oid AND held.atttypid NOT IN ('bigint'::regtype, 'integer'::regtype)
+JOIN pg_stats AS sample ON sample.tablename = emptied.relname AND sample.attname = held.attname
+  AND sample.schemaname = emptied.relnamespace::regnamespace::text
+WHERE emptied.relname = ANY(:names) AND emptied.reltuples = 0 AND pg_table_is_visible(emptied.oid)
+"""
+_SKIPPED = """
+SELECT count(*) FROM pg_stat_user_tables
+WHERE relname = ANY(:names) AND pg_table_is_visible(relid) AND coalesce(last_analyze, '-infinity') < :began
+"""
 
 
 def write_anew(engine: Engine) -> bool:
@@ -40,14 +56,19 @@ def draw_samples_anew(engine: Engine, tables: Iterable[str]) -> bool:
     It keeps the commonest and some other values of each column as plain text, for whoever may read the table, and after a few
     deletions for months.
     """
-    names = ", ".join(map(engine.dialect.identifier_preparer.quote, tables))
+    names = list(tables)
+    quoted = ", ".join(map(engine.dialect.identifier_preparer.quote, names))
     try:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql(f"ANALYZE {names}")
+            began = connection.scalar(func.clock_timestamp())
+            # Whoever waits for a table that autovacuum has ends it, and a large one would never be vacuumed.
+            connection.exec_driver_sql(f"ANALYZE (SKIP_LOCKED) {quoted}")
+            for forgetting in connection.scalars(text(_OF_EMPTIED), {"names": names}).all():
+                connection.exec_driver_sql(forgetting)
+            return not connection.scalar(text(_SKIPPED), {"names": names, "began": began})
     except DBAPIError as error:
         log.warning("the statistics could not be drawn anew (%s)", type(error.orig).__name__)
         return False
-    return True
 
 
 def _told(engine: Engine, statement: str, seconds: float | None = None) -> list[tuple] | None:
