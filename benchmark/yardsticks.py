@@ -93,7 +93,7 @@ def singly(copied: Copied, file: Path, folder: Path, runs: int) -> dict[str, flo
     return {way: statistics.median(measured) for way, measured in rates.items()}
 
 
-def lines(singly: dict[str, float], ours: float, **wanted: str) -> list[tuple[str, str, str]]:
+def lines(singly: dict[str, float], ours: float, wanted: dict[str, str]) -> list[tuple[str, str, str]]:
     """The table's: what `singly` measured, and how many times that rate `ours` is."""
     names = {
         "one_by_one": f"a loop of one transaction a customer with the same statements ({LOOP} customers)",
@@ -104,7 +104,7 @@ def lines(singly: dict[str, float], ours: float, **wanted: str) -> list[tuple[st
         (
             names[way],
             f"{rate:,.0f} a second; one worker has {ours / rate:.1f} times its rate",
-            f"at least {wanted[way]}" if way in wanted else "",
+            wanted.get(way, ""),
         )
         for way, rate in singly.items()
     ]
