@@ -9,6 +9,7 @@ from jobs import health
 from purge import batches, schema
 from purge.batches import Outcome, State
 from purge.cli.setup import add_user, upgrade_schema
+from purge.evidence.keys import hmac_sha256
 from purge.evidence.ledger import LedgerEntry, entries
 from purge.extensions import db, now, reading
 from purge.models import Customer, Role, User
@@ -28,6 +29,14 @@ def test_a_purge_is_entered_once_under_the_key_that_is_not_in_the_database(app):
     batch = finished("ann@PEOPLE.com", "nobody@people.com")
     wanted = hmac.new(app.config["LEDGER_KEY"], b"ann@people.com", "sha256").digest()
     assert db.session.execute(select(LedgerEntry.fingerprint, LedgerEntry.batch_id)).all() == [(wanted, batch.id)]
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 200])
+def test_our_hmac_is_everybodys(dice, length):
+    key = dice.randbytes(length)
+    for size in (0, 1, 55, 56, 64, 320):
+        start, rest = dice.randbytes(length // 2), dice.randbytes(size)
+        assert hmac_sha256(key, start)(rest) == hmac.digest(key, start + rest, "sha256")
 
 
 def test_nobody_goes_on_with_a_ledger_under_another_key(app):

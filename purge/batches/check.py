@@ -4,7 +4,7 @@ import json
 import uuid
 from array import array
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
@@ -48,12 +48,13 @@ from purge.models import Customer
 from purge.pace import at_once, loaded_stays
 
 # In a large block more rows fall on each of SQLite's pages, which is written once for all of them; but its one writer is
-# busy with a block for a tenth of a second or two.
-BLOCK_ROWS = 20_000
+# busy with a block for a tenth of a second or two. Of a small file a quarter, so that it is read and written at once as well.
+BLOCK_ROWS, LEAST_BLOCK_ROWS = 20_000, 2_500
 WRITERS = {"sqlite": 1, "postgresql": 2}
 QUESTIONS, FROM_ROWS = 2, 2_000  # at a time; for fewer rows two threads would be more work than the questions
 SORTED_ROWS = 500_000  # SQLite sorts in memory, some 45 bytes a row
 FEW_ROWS = 200  # may be read again and again; to tell PostgreSQL of them takes longer
+COUNTED = 100_000  # customers, whatever the file
 MOST_ATTEMPTS = 5
 LOCKS = 64  # on SQLite each is a file; two batches that share one are checked one after the other
 COLUMNS = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
@@ -101,10 +102,9 @@ def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
         batch = _begin(batch_id, token)
         try:
             if batch and _stage(batch, token, keep_going):
-                for repeated in _one_address(batch):
-                    _mark_duplicates(batch_id, token, repeated)
+                for repeated in _duplicates(batch):
+                    _mark(batch_id, token, repeated)
                 _tell_of_new_rows(batch.rows)
-                _mark_duplicates(batch_id, token, _one_customer(batch_id))
                 _plan(batch, token)
         except Overtaken:
             return
@@ -142,11 +142,11 @@ def _begin(batch_id: int, token: str) -> Row | None:
 
 def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
     """Every row becomes a purge request, a block at a time; False when told to stop."""
-    fingerprint = fingerprinter()
+    size = min(BLOCK_ROWS, max(LEAST_BLOCK_ROWS, batch.rows // 4))
 
     def blocks() -> Iterator[list[tuple]]:
-        rows = (_read(row, batch, fingerprint) for row in customer_csv.read_rows(file, batch.encoding, batch.delimiter))
-        while block := list(islice(rows, BLOCK_ROWS)):
+        rows = _read(customer_csv.read_rows(file, batch.encoding, batch.delimiter), batch)
+        while block := list(islice(rows, size)):
             if not keep_going():
                 raise Stopped
             yield block
@@ -162,6 +162,14 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
                 _move(connection, batch.id, token)
             raise
     return True
+
+
+def _read(rows: Iterable[customer_csv.Row], batch: Row) -> Iterator[tuple]:
+    """What is written of each row: its number, the address's normal form and fingerprint, or what is wrong with it."""
+    fingerprint, email_column, type_column = fingerprinter(), batch.email_column, batch.type_column
+    for row in rows:
+        key, problem = verdict(row, email_column, type_column)
+        yield row.number, key, fingerprint(key) if key else None, problem
 
 
 def _write(batch_id: int, token: str, block: list[tuple]) -> None:
@@ -190,12 +198,6 @@ def _tell_of_new_rows(rows: int) -> None:
 
 def _scalar(wanted: Select) -> bytes | None:
     return _ask(lambda connection: connection.scalar(wanted))
-
-
-def _read(row: customer_csv.Row, batch: Row, fingerprint: Callable[[str], bytes]) -> tuple:
-    """What is written of a row: its number, the address's normal form and fingerprint, or what is wrong with it."""
-    key, problem = verdict(row, batch.email_column, batch.type_column)
-    return row.number, key, fingerprint(key) if key else None, problem
 
 
 def _request(connection: Connection, batch_id: int, block: list[tuple]) -> None:
@@ -233,22 +235,22 @@ def _request(connection: Connection, batch_id: int, block: list[tuple]) -> None:
         connection.execute(delete(_BLOCK))
 
 
-def _one_address(batch: Row) -> Iterator[Select]:
-    """Of the rows with one address all but the first; each part has its share of all fingerprints. An invalid row has none."""
+def _duplicates(batch: Row) -> Iterator[Select]:
+    """Of the rows with one customer, and of those with one address that leads to nobody or to several, all but the first."""
     rows = PurgeRequest.__table__
+    theirs = rows.c.batch_id == batch.id
+    # First who they are, as a rule few, which an index tells. In one statement with their rows PostgreSQL, which knows nothing of
+    # these yet, might find that out anew for each row.
+    several = select(rows.c.customer_id).where(theirs, rows.c.customer_id.is_not(None))
+    for some in _in_blocks(several.group_by(rows.c.customer_id).having(func.count() > 1)):
+        yield _repeated(rows.c.customer_id, theirs, erasure.among(rows.c.customer_id, some, db.engine))
+    # Each part has its share of all fingerprints; an invalid row has none.
     parts = 1 + batch.rows // SORTED_ROWS if db.engine.dialect.name == "sqlite" else 1
     bounds = [bytes([256 * part // parts]) for part in range(parts)]
     for least, end in pairwise([*bounds, None]):
         these = rows.c.fingerprint >= least, True if end is None else rows.c.fingerprint < end
-        yield _repeated(rows.c.fingerprint, rows.c.batch_id == batch.id, *these)
-
-
-def _one_customer(batch_id: int) -> Select:
-    """The same of those with one customer, whose address changed while the check ran; as a rule none, as the index tells."""
-    rows = PurgeRequest.__table__
-    theirs = rows.c.batch_id == batch_id, rows.c.customer_id.is_not(None)
-    several = select(rows.c.customer_id).where(*theirs).group_by(rows.c.customer_id).having(func.count() > 1)
-    return _repeated(rows.c.customer_id, *theirs, rows.c.customer_id.in_(several))
+        leads_to_none = rows.c.customer_id.is_(None) & (rows.c.outcome != Outcome.DUPLICATE)
+        yield _repeated(rows.c.fingerprint, theirs, leads_to_none, *these)
 
 
 def _repeated(same: Column, *where: ColumnElement[bool]) -> Select:
@@ -258,15 +260,19 @@ def _repeated(same: Column, *where: ColumnElement[bool]) -> Select:
     return select(numbered.c.row_number).where(numbered.c.nth > 1).order_by(numbered.c.row_number)
 
 
-def _mark_duplicates(batch_id: int, token: str, repeated: Select) -> None:
-    rows = PurgeRequest.__table__
+def _in_blocks(wanted: Select) -> Iterator[list[int]]:
     a_few_at_a_time = {"yield_per": BLOCK_ROWS}
     # Half of ten million rows may be repeated: their numbers as rows and a list took 150 bytes each, in an array they take 8.
-    numbers = _ask(lambda connection: array("q", connection.scalars(repeated, execution_options=a_few_at_a_time)))
+    numbers = _ask(lambda connection: array("q", connection.scalars(wanted, execution_options=a_few_at_a_time)))
     for start in range(0, len(numbers), BLOCK_ROWS):
+        yield numbers[start : start + BLOCK_ROWS].tolist()
+
+
+def _mark(batch_id: int, token: str, repeated: Select) -> None:
+    rows = PurgeRequest.__table__
+    for some in _in_blocks(repeated):
         with db.engine.begin() as connection:
             _move(connection, batch_id, token)
-            some = numbers[start : start + BLOCK_ROWS].tolist()
             # Between the two, or PostgreSQL, which knows nothing of these rows yet, takes twice as long.
             these = erasure.among(rows.c.row_number, some, connection), rows.c.row_number.between(some[0], some[-1])
             duplicate = {"outcome": Outcome.DUPLICATE, "customer_id": None, "reason": None}
@@ -332,8 +338,8 @@ def _ask(question: Callable[[Connection], Any]) -> Any:
 
 
 def _customers(connection: Connection, rows: int) -> int | None:
-    """How many there are; None for more than a hundred times the file's rows, which would take longer than its check."""
-    enough = 100 * rows
+    """How many there are; None for more than twenty times the file's rows, where to count them would be a fifth of its check."""
+    enough = max(COUNTED, 20 * rows)
     # Where no id is that high there cannot be so many, and nobody is counted for nothing.
     may_be = select(func.max(Customer.id)).scalar_subquery() > enough
     if connection.execute(select(Customer.id).where(may_be).offset(enough).limit(1)).first():

@@ -143,7 +143,7 @@ def _confirm(batch: Batch, yes: bool) -> None:
 
 
 def _review(batch: Batch) -> None:
-    of_all = f"of {batch.customers:,} customers" if batch.customers else "of your customers, less than 1 %,"
+    of_all = f"of {batch.customers:,} customers" if batch.customers else "of your customers, less than 5 %,"
     click.echo(f"Batch {batch.id}: {batch.planned:,} {of_all} will be permanently deleted.", err=True)
     for outcome, reasons in batches.failures(batch).items():
         click.echo(f"  {sum(reasons.values()):>11,} rows {outcome.words}", err=True)

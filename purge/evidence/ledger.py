@@ -1,6 +1,5 @@
 """The ledger: who was purged, known again by their address and kept by nobody."""
 
-import hmac
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
@@ -11,7 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from purge import email_address
 from purge.email_address import Problem
 from purge.erasure.map import keep
-from purge.evidence.keys import key_for
+from purge.evidence.keys import hmac_sha256, key_for
 from purge.extensions import db
 
 DIGESTS = 2**256
@@ -65,14 +64,8 @@ def is_written(connection: Connection) -> bool:
 
 def fingerprinter() -> Callable[[str], bytes]:
     """What turns a normal form (purge.email_address) into its fingerprint: HMAC-SHA-256, 32 bytes."""
-    keyed = hmac.new(current_app.config["LEDGER_KEY"], digestmod="sha256")
-
-    def fingerprint(email_key: str) -> bytes:
-        begun = keyed.copy()  # quicker than to begin with the key each time
-        begun.update(email_key.encode())
-        return begun.digest()
-
-    return fingerprint
+    hmac = hmac_sha256(current_app.config["LEDGER_KEY"])
+    return lambda email_key: hmac(email_key.encode())
 
 
 def enter(connection: Connection, purged: Select, moment: datetime) -> None:
@@ -92,14 +85,11 @@ def digest(entries: Iterable[Row | tuple[bytes, int, datetime]]) -> int:
 
     (Bellare and Micciancio, “A New Paradigm for Collision-Free Hashing”, 1997, with a key.)
     """
-    keyed, total, whose, begun = hmac.new(key_for("ledger digest"), digestmod="sha256"), 0, None, None
+    key, total, whose, hmac = key_for("ledger digest"), 0, None, None
     for fingerprint, *of in entries:
         if of != whose:  # a chunk's are the same
-            whose, begun = of, keyed.copy()
-            begun.update(f"{of[0]} {of[1].isoformat()} ".encode())
-        one = begun.copy()
-        one.update(fingerprint)
-        total += int.from_bytes(one.digest())
+            whose, hmac = of, hmac_sha256(key, f"{of[0]} {of[1].isoformat()} ".encode())
+        total += int.from_bytes(hmac(fingerprint))
     return total
 
 

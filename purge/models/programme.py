@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, Numeric, String, case, column
+from sqlalchemy import ForeignKey, Index, Numeric, String, case, column
 from sqlalchemy.orm import Mapped, mapped_column
 
 from purge.erasure.map import anonymise, keep
@@ -69,15 +69,19 @@ class Reward(db.Model):
     """What a customer earned; one still on its way to a purged customer is cancelled."""
 
     __tablename__ = "reward"
-    __table_args__ = {
-        "info": anonymise(
-            "the books must add up", told=("reward stays, without a name", "rewards stay, without a name")
-        )
-    }
+    __table_args__ = (
+        # With the status, so that to count those on their way need not look into the table: a quarter of the time.
+        Index("ix_reward_customer_id", "customer_id", "status"),
+        {
+            "info": anonymise(
+                "the books must add up", told=("reward stays, without a name", "rewards stay, without a name")
+            )
+        },
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, info=keep("our own number; nobody outside knows it"))
     customer_id: Mapped[int | None] = mapped_column(
-        ForeignKey("customer.id"), index=True, info=anonymise("the way back to the person")
+        ForeignKey("customer.id"), info=anonymise("the way back to the person")
     )
     referral_id: Mapped[int | None] = mapped_column(
         ForeignKey("referral.id"), index=True, info=keep("what it was for; the referral forgets the person itself")
