@@ -87,7 +87,9 @@ def main(app: Flask) -> int:
             raise ConfigError(
                 f"Purge is running already on {instance}. Set INSTANCE_PATH and PORT for a second one."
             ) from None
-        _refuse_taken_port(config["HOST"], config["PORT"])
+        address = instance / REDIS_FILE
+        # Left behind by one that was killed, whose web server may have a request in hand yet.
+        _refuse_taken_port(config["HOST"], config["PORT"], STOP_SECONDS if address.exists() else 0)
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
@@ -98,7 +100,6 @@ def main(app: Flask) -> int:
             redis = redis_server.start(instance / "redis")
         except redis_server.NotStarted as error:
             raise ConfigError(str(error)) from None
-        address = instance / REDIS_FILE
         try:
             address.touch(0o600)
             address.write_text(redis.url)
@@ -108,17 +109,22 @@ def main(app: Flask) -> int:
             redis.stop()
 
 
-def _refuse_taken_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            why = error.strerror.lower()
-            raise ConfigError(
-                f"Port {port} on {host} cannot be used ({why}). Choose another: PORT=5050 make run"
-            ) from None
+def _refuse_taken_port(host: str, port: int, patience: float) -> None:
+    """Raises ConfigError when it is not free within so many seconds."""
+    family, until = socket.AF_INET6 if ":" in host else socket.AF_INET, time.monotonic() + patience
+    while True:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                return
+            except OSError as error:
+                if time.monotonic() >= until:
+                    why = error.strerror.lower()
+                    raise ConfigError(
+                        f"Port {port} on {host} cannot be used ({why}). Choose another: PORT=5050 make run"
+                    ) from None
+        time.sleep(0.1)
 
 
 def _free_port(wanted: int) -> int:

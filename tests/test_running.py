@@ -143,6 +143,25 @@ def test_a_taken_port_is_said_in_a_sentence(instance):
         assert "PORT=5050 make run" in refused(instance)
 
 
+def test_a_start_after_a_kill_waits_for_the_port(instance):
+    """What was killed may have left a web server with a request in hand."""
+    instance.start()
+    children = instance.children()
+    instance.process.kill()
+    instance.process.wait()
+    assert gone(children)
+    with socket.create_server(("127.0.0.1", instance.port)):
+        instance.start(wait=False)
+        instance.wait_for(lambda: has_open(instance.process.pid, instance.folder / ".lock"))
+        time.sleep(1)  # right after that it tries the port
+        assert instance.process.poll() is None
+    instance.wait_for(instance.answers)
+
+
+def has_open(pid: int, path: Path) -> bool:
+    return any(file.resolve() == path.resolve() for file in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def test_a_second_start_on_the_same_folder_is_refused(instance):
     instance.start()
     second = Instance(instance.folder)
