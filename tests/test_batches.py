@@ -127,6 +127,36 @@ def test_repeated_rows_are_found_however_many_are_sorted_at_a_time(app, monkeypa
     assert [*told.values()].count(Outcome.NOT_FOUND) == len(firsts) - batch.planned == len({*lines} - theirs)
 
 
+def test_an_address_that_changes_hands_during_the_check_stands_once(app, monkeypatch):
+    monkeypatch.setattr(import_module("purge.batches.check"), "BLOCK_ROWS", 1)
+    first, second = add_customer("ann@people.com"), add_customer("ben@people.com")
+    batch = opened(*["ann@people.com"] * 3)
+    batches.map_fields(batch, 0, False)
+    db.session.commit()
+    batch_id, written = batch.id, iter(range(9))
+    moves = {1: (first, "away@people.com"), 2: (second, "ann@people.com")}
+
+    def keep_going() -> bool:
+        rows = next(written)
+        until = time.monotonic() + 30
+        while rows > ask(select(Batch.checked_rows).where(Batch.id == batch_id)):
+            assert time.monotonic() < until
+        if rows in moves:
+            id, key = moves[rows]
+            with db.engine.begin() as connection:
+                connection.execute(update(Customer).where(Customer.id == id).values(email_key=key))
+        return True
+
+    work(batches.check, batch, keep_going=keep_going)
+    db.session.expire_all()
+    assert outcomes(batch) == {2: None, 3: Outcome.DUPLICATE, 4: Outcome.DUPLICATE} and batch.planned == 1
+
+
+def ask(question):
+    with reading(), db.engine.connect() as connection:
+        return connection.scalar(question)
+
+
 def test_a_customer_whose_address_changed_after_the_check_is_spared(app):
     person, other = add_customer("ann@people.com"), add_customer("ben@people.com")
     batch = confirmed("ann@people.com", "ben@people.com")

@@ -19,7 +19,8 @@ def downgrade():
 
 
 def _index(*columns: str) -> None:
-    """Made beside the old one, on PostgreSQL while everybody goes on: without any a deletion would read the whole table."""
+    """On PostgreSQL beside the old one, while everybody goes on but for the moment of the exchange, which waits for a check that
+    counts rewards just then: without an index a deletion would read the whole table."""
     on_postgresql = op.get_bind().dialect.name == "postgresql"
     if on_postgresql:
         with op.get_context().autocommit_block():

@@ -102,9 +102,10 @@ def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
         batch = _begin(batch_id, token)
         try:
             if batch and _stage(batch, token, keep_going):
-                for repeated in _duplicates(batch):
-                    _mark(batch_id, token, repeated)
+                for repeated in _one_address(batch):
+                    _mark_duplicates(batch_id, token, repeated)
                 _tell_of_new_rows(batch.rows)
+                _mark_duplicates(batch_id, token, _one_customer(batch_id))
                 _plan(batch, token)
         except Overtaken:
             return
@@ -235,22 +236,22 @@ def _request(connection: Connection, batch_id: int, block: list[tuple]) -> None:
         connection.execute(delete(_BLOCK))
 
 
-def _duplicates(batch: Row) -> Iterator[Select]:
-    """Of the rows with one customer, and of those with one address that leads to nobody or to several, all but the first."""
+def _one_address(batch: Row) -> Iterator[Select]:
+    """Of the rows with one address all but the first; each part has its share of all fingerprints. An invalid row has none."""
     rows = PurgeRequest.__table__
-    theirs = rows.c.batch_id == batch.id
-    # First who they are, as a rule few, which an index tells. In one statement with their rows PostgreSQL, which knows nothing of
-    # these yet, might find that out anew for each row.
-    several = select(rows.c.customer_id).where(theirs, rows.c.customer_id.is_not(None))
-    for some in _in_blocks(several.group_by(rows.c.customer_id).having(func.count() > 1)):
-        yield _repeated(rows.c.customer_id, theirs, erasure.among(rows.c.customer_id, some, db.engine))
-    # Each part has its share of all fingerprints; an invalid row has none.
     parts = 1 + batch.rows // SORTED_ROWS if db.engine.dialect.name == "sqlite" else 1
     bounds = [bytes([256 * part // parts]) for part in range(parts)]
     for least, end in pairwise([*bounds, None]):
         these = rows.c.fingerprint >= least, True if end is None else rows.c.fingerprint < end
-        leads_to_none = rows.c.customer_id.is_(None) & (rows.c.outcome != Outcome.DUPLICATE)
-        yield _repeated(rows.c.fingerprint, theirs, leads_to_none, *these)
+        yield _repeated(rows.c.fingerprint, rows.c.batch_id == batch.id, *these)
+
+
+def _one_customer(batch_id: int) -> Select:
+    """The same of those with one customer, whose address changed while the check ran; as a rule none, as the index tells."""
+    rows = PurgeRequest.__table__
+    theirs = rows.c.batch_id == batch_id, rows.c.customer_id.is_not(None)
+    several = select(rows.c.customer_id).where(*theirs).group_by(rows.c.customer_id).having(func.count() > 1)
+    return _repeated(rows.c.customer_id, *theirs, rows.c.customer_id.in_(several))
 
 
 def _repeated(same: Column, *where: ColumnElement[bool]) -> Select:
@@ -260,19 +261,15 @@ def _repeated(same: Column, *where: ColumnElement[bool]) -> Select:
     return select(numbered.c.row_number).where(numbered.c.nth > 1).order_by(numbered.c.row_number)
 
 
-def _in_blocks(wanted: Select) -> Iterator[list[int]]:
+def _mark_duplicates(batch_id: int, token: str, repeated: Select) -> None:
+    rows = PurgeRequest.__table__
     a_few_at_a_time = {"yield_per": BLOCK_ROWS}
     # Half of ten million rows may be repeated: their numbers as rows and a list took 150 bytes each, in an array they take 8.
-    numbers = _ask(lambda connection: array("q", connection.scalars(wanted, execution_options=a_few_at_a_time)))
+    numbers = _ask(lambda connection: array("q", connection.scalars(repeated, execution_options=a_few_at_a_time)))
     for start in range(0, len(numbers), BLOCK_ROWS):
-        yield numbers[start : start + BLOCK_ROWS].tolist()
-
-
-def _mark(batch_id: int, token: str, repeated: Select) -> None:
-    rows = PurgeRequest.__table__
-    for some in _in_blocks(repeated):
         with db.engine.begin() as connection:
             _move(connection, batch_id, token)
+            some = numbers[start : start + BLOCK_ROWS].tolist()
             # Between the two, or PostgreSQL, which knows nothing of these rows yet, takes twice as long.
             these = erasure.among(rows.c.row_number, some, connection), rows.c.row_number.between(some[0], some[-1])
             duplicate = {"outcome": Outcome.DUPLICATE, "customer_id": None, "reason": None}
@@ -338,7 +335,7 @@ def _ask(question: Callable[[Connection], Any]) -> Any:
 
 
 def _customers(connection: Connection, rows: int) -> int | None:
-    """How many there are; None for more than twenty times the file's rows, where to count them would be a fifth of its check."""
+    """How many there are; None for more than that and than twenty times the file's rows: to count them would be a fifth of its check."""
     enough = max(COUNTED, 20 * rows)
     # Where no id is that high there cannot be so many, and nobody is counted for nothing.
     may_be = select(func.max(Customer.id)).scalar_subquery() > enough

@@ -85,11 +85,11 @@ def digest(entries: Iterable[Row | tuple[bytes, int, datetime]]) -> int:
 
     (Bellare and Micciancio, “A New Paradigm for Collision-Free Hashing”, 1997, with a key.)
     """
-    key, total, whose, hmac = key_for("ledger digest"), 0, None, None
+    hmac, total, whose, start = hmac_sha256(key_for("ledger digest")), 0, None, b""
     for fingerprint, *of in entries:
         if of != whose:  # a chunk's are the same
-            whose, hmac = of, hmac_sha256(key, f"{of[0]} {of[1].isoformat()} ".encode())
-        total += int.from_bytes(hmac(fingerprint))
+            whose, start = of, f"{of[0]} {of[1].isoformat()} ".encode()
+        total += int.from_bytes(hmac(start + fingerprint))
     return total
 
 
