@@ -1,5 +1,6 @@
 """Everything on this machine, in one command: Redis, web and SFTP server, workers and scheduler, started, watched, stopped."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -110,7 +111,7 @@ def main(app: Flask) -> int:
 
 
 def _refuse_taken_port(host: str, port: int, patience: float) -> None:
-    """Raises ConfigError when it is not free within so many seconds."""
+    """Raises ConfigError; of a port that another has, when it is not free within so many seconds."""
     family, until = socket.AF_INET6 if ":" in host else socket.AF_INET, time.monotonic() + patience
     while True:
         with socket.socket(family) as probe:
@@ -119,7 +120,7 @@ def _refuse_taken_port(host: str, port: int, patience: float) -> None:
                 probe.bind((host, port))
                 return
             except OSError as error:
-                if time.monotonic() >= until:
+                if error.errno != errno.EADDRINUSE or time.monotonic() >= until:
                     why = error.strerror.lower()
                     raise ConfigError(
                         f"Port {port} on {host} cannot be used ({why}). Choose another: PORT=5050 make run"

@@ -68,13 +68,23 @@ def test_demo_data_cut_off_in_the_middle_is_completed(instance):
     assert not (instance.folder / "demo-data.unfinished").exists()
 
 
-def test_killing_the_supervisor_leaves_no_orphan(instance):
+def test_killing_the_supervisor_leaves_no_orphan_and_the_next_start_waits_for_the_port(instance):
+    """Its web server may have a request in hand."""
     instance.start()
     children = instance.children()
     instance.process.kill()
     instance.process.wait()
     assert gone(children)
-    instance.start()
+    with socket.create_server(("127.0.0.1", instance.port)):
+        instance.start(wait=False)
+        instance.wait_for(lambda: has_open(instance.process.pid, instance.folder / ".lock"))
+        time.sleep(1)  # right after that it tries the port
+        assert instance.process.poll() is None
+    instance.wait_for(instance.answers)
+
+
+def has_open(pid: int, path: Path) -> bool:
+    return any(file.resolve() == path.resolve() for file in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_a_child_that_dies_is_started_again(instance):
@@ -141,25 +151,6 @@ def test_a_taken_port_is_said_in_a_sentence(instance):
         taken.bind(("127.0.0.1", instance.port))
         taken.listen()
         assert "PORT=5050 make run" in refused(instance)
-
-
-def test_a_start_after_a_kill_waits_for_the_port(instance):
-    """What was killed may have left a web server with a request in hand."""
-    instance.start()
-    children = instance.children()
-    instance.process.kill()
-    instance.process.wait()
-    assert gone(children)
-    with socket.create_server(("127.0.0.1", instance.port)):
-        instance.start(wait=False)
-        instance.wait_for(lambda: has_open(instance.process.pid, instance.folder / ".lock"))
-        time.sleep(1)  # right after that it tries the port
-        assert instance.process.poll() is None
-    instance.wait_for(instance.answers)
-
-
-def has_open(pid: int, path: Path) -> bool:
-    return any(file.resolve() == path.resolve() for file in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_a_second_start_on_the_same_folder_is_refused(instance):

@@ -54,7 +54,7 @@ WRITERS = {"sqlite": 1, "postgresql": 2}
 QUESTIONS, FROM_ROWS = 2, 2_000  # at a time; for fewer rows two threads would be more work than the questions
 SORTED_ROWS = 500_000  # SQLite sorts in memory, some 45 bytes a row
 FEW_ROWS = 200  # may be read again and again; to tell PostgreSQL of them takes longer
-COUNTED = 100_000  # customers, whatever the file
+COUNTED = 100_000  # customers, however few rows the file has
 MOST_ATTEMPTS = 5
 LOCKS = 64  # on SQLite each is a file; two batches that share one are checked one after the other
 COLUMNS = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
@@ -335,7 +335,8 @@ def _ask(question: Callable[[Connection], Any]) -> Any:
 
 
 def _customers(connection: Connection, rows: int) -> int | None:
-    """How many there are; None for more than that and than twenty times the file's rows: to count them would be a fifth of its check."""
+    """How many there are; None where they are many and more than twenty times the file's rows: to count them would be a fifth of
+    its check."""
     enough = max(COUNTED, 20 * rows)
     # Where no id is that high there cannot be so many, and nobody is counted for nothing.
     may_be = select(func.max(Customer.id)).scalar_subquery() > enough

@@ -190,9 +190,7 @@ class Batch(db.Model):
 
     # What the review shows, and a digest of it and of every customer frozen; the confirmation repeats the digest.
     planned: Mapped[int | None] = mapped_column(info=ACCOUNT)  # customers to delete
-    customers: Mapped[int | None] = mapped_column(
-        info=ACCOUNT
-    )  # there were, at the check; None: over twenty a row, and many
+    customers: Mapped[int | None] = mapped_column(info=ACCOUNT)  # there were, at the check; None: too many to count
     falls: Mapped[dict[str, Any] | None] = mapped_column(JSON, info=ACCOUNT)  # as erasure.count says it
     plan_digest: Mapped[str | None] = mapped_column(String(64), info=ACCOUNT)
 
