@@ -22,6 +22,7 @@ from jobs import queue, redis_server
 from purge.cli.setup import add_user, upgrade_schema
 from purge.extensions import db, limiter
 from purge.models import Role, users
+from tests import PATIENCE
 from tests.browser import CDN, CHROMIUM, EXPECTED, serve_htmx
 from tests.instance import CHECKOUT, FLASK, Instance
 from tests.postgres import Postgres
@@ -184,7 +185,7 @@ def instance(tmp_path):
 def worker(app, redis_url):
     """Works until the queue is empty, in a process of its own, as `flask worker` would."""
 
-    def work(seconds: float = 60) -> None:
+    def work(seconds: float = PATIENCE) -> None:
         settings = {"INSTANCE_PATH": app.config["INSTANCE_PATH"], "REDIS_URL": redis_url}
         environ = {**os.environ, **settings, "DATABASE_URL": app.config["SQLALCHEMY_DATABASE_URI"]}
         db.session.commit()
@@ -222,7 +223,7 @@ def shop(tmp_path_factory):
 def chromium():
     """The system's own browser."""
     assert CHROMIUM, "Chromium is missing; tests/system-packages installs it"
-    expect.set_options(timeout=30_000)  # as patient as its actions are, for a busy machine
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM)
         yield browser
@@ -236,6 +237,7 @@ def open_page(shop, chromium):
 
     def open_page(cdn=serve_htmx, **options) -> Page:
         context = chromium.new_context(base_url=shop.url, **options)
+        context.set_default_timeout(PATIENCE * 1000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

@@ -20,6 +20,7 @@ from jobs.drop_server import Files, Place
 from purge import pickup
 from purge.extensions import db
 from purge.pickup import SftpConnection
+from tests import PATIENCE
 
 SSHD = "/usr/sbin/sshd"
 
@@ -80,7 +81,7 @@ class OpenSsh:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
         shutil.rmtree(self.home)
 
 
@@ -184,7 +185,7 @@ def _free_port() -> int:
 
 
 def _wait_for(port: int) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as link:
             if link.recv(4) == b"SSH-":

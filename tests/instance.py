@@ -18,8 +18,9 @@ from urllib.parse import urlencode
 import psycopg
 from pysqlite3 import dbapi2 as sqlite3
 
+from tests import PATIENCE
+
 CHECKOUT = Path(__file__).resolve().parent.parent
-START_SECONDS = 60
 FLASK = [sys.executable, "-m", "flask", "--app", str(CHECKOUT / "app.py")]
 
 
@@ -63,7 +64,7 @@ class Instance:
                 stderr=log,
                 start_new_session=True,
             )
-        until = time.monotonic() + START_SECONDS
+        until = time.monotonic() + PATIENCE
         while wait and self.output.count("Open ") == told:
             assert self.process.poll() is None and time.monotonic() < until, self.output
             time.sleep(0.1)
@@ -87,7 +88,7 @@ class Instance:
         """What its database answers; `?` stands for a value."""
         if url := self.environ.get("DATABASE_URL"):
             return self._ask_postgresql(url, question.replace("?", "%s"), values or None)
-        with closing(sqlite3.connect(self.folder / "purge.db", timeout=60)) as connection:
+        with closing(sqlite3.connect(self.folder / "purge.db", timeout=PATIENCE)) as connection:
             return connection.execute(question, values).fetchall()
 
     def hang_up(self) -> None:
@@ -104,7 +105,7 @@ class Instance:
         self._database = psycopg.connect(url, autocommit=True)
         return self._database.execute(question, values).fetchall()
 
-    def wait_for(self, what: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+    def wait_for(self, what: Callable[[], bool], seconds: float = PATIENCE) -> None:
         until = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < until, self.output
@@ -156,7 +157,7 @@ class Instance:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(40)
+            return self.process.wait(PATIENCE)
         finally:
             if self.process.poll() is None:
                 self.process.kill()
@@ -200,7 +201,7 @@ class Admin:
 
     def _answer(self, request, data: bytes | None = None) -> str:
         try:
-            return self.opener.open(request, data, timeout=60).read().decode()
+            return self.opener.open(request, data, timeout=PATIENCE).read().decode()
         except HTTPError as error:
             return error.read().decode()
 
@@ -214,7 +215,7 @@ class Admin:
     def outcome(self, answer: str) -> str:
         """What the page of a purge says in the end."""
         polls = re.search(r'hx-get="(/customers/purging/\d+)"', answer)
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while polls and "hx-trigger" in (answer := self.get(polls[1])):
             assert time.monotonic() < until
             time.sleep(0.05)

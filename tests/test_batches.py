@@ -23,6 +23,7 @@ from purge.batches.upload import Lost
 from purge.erasure.map import read_map
 from purge.extensions import db, insert_rows, now, reading
 from purge.models import Customer
+from tests import PATIENCE
 from tests.people import add_customer, everything, hang_everything_on, refuse
 
 
@@ -138,7 +139,7 @@ def test_an_address_that_changes_hands_during_the_check_stands_once(app, monkeyp
 
     def keep_going() -> bool:
         rows = next(written)
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE
         while rows > ask(select(Batch.checked_rows).where(Batch.id == batch_id)):
             assert time.monotonic() < until
         if rows in moves:
@@ -355,7 +356,7 @@ def held_up(app, monkeypatch, batch_id: int, meanwhile) -> None:
     def wait(*arguments) -> None:
         if not begun.is_set():
             begun.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
         request(*arguments)
 
     def first_check() -> None:
@@ -369,7 +370,7 @@ def held_up(app, monkeypatch, batch_id: int, meanwhile) -> None:
     monkeypatch.setattr(module, "_request", wait)
     first = threading.Thread(target=first_check)
     first.start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE)
     let_go = threading.Timer(0.5, go_on.set)  # SQLite's other writers wait for this one
     let_go.start()
     meanwhile()
@@ -634,7 +635,7 @@ def test_a_customer_whose_address_changes_while_the_check_runs_is_asked_for_once
 
     def change() -> bool:
         if next(blocks) == 1:
-            until = time.monotonic() + 30
+            until = time.monotonic() + PATIENCE
             while not written():
                 assert time.monotonic() < until
                 time.sleep(0.01)

@@ -15,6 +15,7 @@ from purge.demo_data import make_demo_data
 from purge.erasure.map import read_map
 from purge.extensions import db
 from purge.models import Customer
+from tests import PATIENCE
 from tests.browser import upload
 from tests.instance import Instance
 from tests.people import add_customer, hang_everything_on
@@ -78,10 +79,10 @@ def drop(shop, name: str, content: str) -> None:
     file.write_text(f"Customer Email\n{content}")
     program, *rest = shlex.split(re.search(r"^\s+(sftp -P .*)$", shop.output, re.MULTILINE)[1])
     put = f'put "{file}"\n'
-    subprocess.run([program, "-b", "-", *rest], input=put, text=True, check=True, capture_output=True, timeout=60)
+    subprocess.run([program, "-b", "-", *rest], input=put, text=True, check=True, capture_output=True, timeout=PATIENCE)
     file.unlink()
     results = shop.folder / "sftp" / "files" / "results"
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while not list(results.glob("*.sha256")):
         assert time.monotonic() < until
         time.sleep(0.2)
@@ -119,7 +120,7 @@ def test_nothing_of_the_purged_is_left_in_any_file(shop, open_page, postgres):
     page.fill("#typed", "3029")
     page.get_by_role("button", name="Permanently delete").click()
     page.wait_for_url("**/summary")
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while shop.ask("SELECT 1 FROM batch WHERE cleared_at IS NULL"):
         assert time.monotonic() < until
         page.wait_for_timeout(500)

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from purge.batches.check import BLOCK_ROWS
+from tests import PATIENCE
 from tests.shop import ASKED, Shop
 
 
@@ -85,7 +86,7 @@ def test_ctrl_c_finishes_the_chunk_in_hand_and_the_next_start_goes_on(shop):
 
 def test_two_batches_with_the_same_people_purge_each_once(shop):
     first, second = shop.purge(), shop.purge()
-    told = [json.loads(one.communicate(timeout=120)[0]) for one in (first, second)]
+    told = [json.loads(one.communicate(timeout=PATIENCE)[0]) for one in (first, second)]
     assert sum(one["outcomes"]["purged"] for one in told) == len(shop.planned)
     for one in told:
         missed = one["outcomes"]["already_purged"] + one["outcomes"]["not_found"]

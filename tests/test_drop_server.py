@@ -14,6 +14,7 @@ from jobs import drop_server
 from purge import pickup
 from purge.intake import sftp as sftp_client
 from purge.pickup.connections import address
+from tests import PATIENCE
 from tests.drops import SSHD, FaultyServer, connect
 from tests.instance import CHECKOUT, Instance
 
@@ -43,7 +44,7 @@ def sftp(shop, *lines: str) -> subprocess.CompletedProcess:
     return subprocess.run([program, "-b", "-", *rest], **options)
 
 
-def wait_for(file, seconds: float = 60) -> str:
+def wait_for(file, seconds: float = PATIENCE) -> str:
     until = time.monotonic() + seconds
     while not file.exists():
         assert time.monotonic() < until, file
@@ -81,7 +82,7 @@ def test_lftp_drops_a_file_with_the_password(shop, tmp_path):
         ["lftp", "-u", f"purge,{password}", "-p", port, "-e", script, "sftp://127.0.0.1"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert wait_for(shop.folder / "sftp/files/results/with lftp.result.csv").count("purged") == 5
@@ -117,18 +118,20 @@ def test_a_stranger_is_not_let_in_and_there_is_no_shell(shop, tmp_path):
         input="ls\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert refused.returncode != 0 and "Permission denied" in refused.stderr
     shell = ["ssh", "-p", printed[2], *printed[3:], "id"]
-    assert subprocess.run(shell, capture_output=True, timeout=60, stdin=subprocess.DEVNULL).returncode != 0
+    assert subprocess.run(shell, capture_output=True, timeout=PATIENCE, stdin=subprocess.DEVNULL).returncode != 0
 
 
 def test_scp_says_that_it_went_well(shop, tmp_path):
     (tmp_path / "note.txt").write_text("not a CSV")
     printed = command(shop)
     target = f"{printed[-1]}:note.txt"
-    done = subprocess.run(["scp", "-P", *printed[2:-1], tmp_path / "note.txt", target], capture_output=True, timeout=60)
+    done = subprocess.run(
+        ["scp", "-P", *printed[2:-1], tmp_path / "note.txt", target], capture_output=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     assert (shop.folder / "sftp/files/note.txt").read_text() == "not a CSV"
 
@@ -177,7 +180,7 @@ def test_whoever_signs_in_and_asks_for_nothing_keeps_no_place(app, tmp_path, mon
             transport.connect(username=server.username, pkey=key)
             transport.open_session()
             idle.append(transport)
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while not pickup.test(connection)[-1].is_well:
             assert time.monotonic() < until
             time.sleep(0.3)
@@ -204,7 +207,7 @@ def test_a_wrong_password_takes_its_time(app, tmp_path):
 def test_a_killed_server_and_a_killed_look_come_back(shop, tmp_path):
     assert shop.kill("flask", "drop-server") and shop.kill("flask", "--pick-up")
     some_file(shop, tmp_path / "after.csv", 7, offset=200)
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while sftp(shop, f"put {tmp_path}/after.csv").returncode:
         assert time.monotonic() < until
         time.sleep(0.3)

@@ -21,6 +21,7 @@ from purge import batches
 from purge.erasure import residue
 from purge.extensions import db, reading
 from purge.models import Customer
+from tests import PATIENCE
 from tests.people import add_customer
 from tests.test_batches import checked, confirmed, finished, opened, work
 
@@ -33,7 +34,7 @@ def well() -> dict[str, bool]:
 
 def ready(instance) -> dict:
     try:
-        with urllib.request.urlopen(f"{instance.url}/readyz", timeout=30) as answer:
+        with urllib.request.urlopen(f"{instance.url}/readyz", timeout=PATIENCE) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         assert error.code == 503
@@ -41,7 +42,7 @@ def ready(instance) -> dict:
 
 
 def wait_until(instance, **checks: bool) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while not checks.items() <= ready(instance)["checks"].items():
         assert time.monotonic() < until, ready(instance)
         time.sleep(0.3)
@@ -50,7 +51,10 @@ def wait_until(instance, **checks: bool) -> None:
 def test_a_running_installation_is_ready_and_says_so_to_machines_and_people(instance):
     instance.start()
     wait_until(instance, **dict.fromkeys(PARTS, True))
-    assert ready(instance)["ready"] and urllib.request.urlopen(f"{instance.url}/healthz", timeout=30).read() == b"up\n"
+    assert (
+        ready(instance)["ready"]
+        and urllib.request.urlopen(f"{instance.url}/healthz", timeout=PATIENCE).read() == b"up\n"
+    )
     told = instance.flask("doctor")
     assert told.returncode == 0 and "2 for files, 3 for one customer" in told.stdout, told.stdout
 
@@ -303,7 +307,7 @@ def test_the_scheduler_is_well_however_long_the_file_takes_to_be_written_anew(ap
     with closing(sqlite3.connect(db.engine.url.database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         tidying.start()
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE
         while connection.ttl(health.SCHEDULER_KEY) <= health.SCHEDULER_SECONDS:
             assert tidying.is_alive() and time.monotonic() < until
             time.sleep(0.01)

@@ -16,6 +16,7 @@ from rq.serializers import JSONSerializer
 from sqlalchemy import text
 
 from purge.extensions import alone, db
+from tests import PATIENCE
 from tests.instance import Admin
 from tests.machines import Machines
 from tests.shop import Shop
@@ -40,7 +41,7 @@ def write(shop, statement: str) -> None:
         with psycopg.connect(url) as connection:
             connection.execute(statement)
         return
-    with sqlite3.connect(shop.instance.folder / "purge.db", timeout=60) as connection:
+    with sqlite3.connect(shop.instance.folder / "purge.db", timeout=PATIENCE) as connection:
         connection.execute(statement)
     connection.close()
 
@@ -132,7 +133,7 @@ def test_workers_that_were_killed_are_not_taken_for_workers(shop):
     shop.wait_for(lambda: well(shop)["workers"])
     machines.end("worker", signal.SIGKILL)
     shop.wait_for(lambda: not well(shop)["workers"])
-    refused = machines.flask("purge", str(shop.file), "--yes", timeout=60)
+    refused = machines.flask("purge", str(shop.file), "--yes", timeout=PATIENCE)
     assert refused.returncode == 2 and "No worker is running" in refused.stderr
 
 
@@ -164,7 +165,7 @@ def test_the_same_job_delivered_again_and_again(shop, dice):
     purging = shop.purge()
     shop.wait_for(lambda: shop.ask("SELECT 1 FROM batch"))
     queue = Queue("bulk", connection=redis.Redis.from_url(shop.instance.redis.url), serializer=JSONSerializer)
-    until = time.monotonic() + 300
+    until = time.monotonic() + PATIENCE
     while purging.poll() is None:
         assert time.monotonic() < until
         queue.enqueue(f"jobs.tasks.{dice.choice(['check_batch', 'run_batch', 'run_batch'])}", 1, result_ttl=0)
@@ -182,7 +183,7 @@ def test_a_schema_change_pending_stops_new_processes_in_a_sentence_and_the_batch
     before = shop.purged()
     for program in ("worker", "worker-single", "schedule", "web"):
         machines.end(program)
-        assert machines.begin(program).wait(60) != 0, program
+        assert machines.begin(program).wait(PATIENCE) != 0, program
     assert machines.output.count("flask init-db") >= 4 and "Traceback" not in machines.output
     assert shop.purged() == before
     write(shop, f"UPDATE alembic_version SET version_num = '{version}'")
@@ -208,7 +209,7 @@ def holding(shop):
             connection.execute("LOCK TABLE customer, purge_request IN ACCESS EXCLUSIVE MODE")
             yield
         return
-    connection = sqlite3.connect(shop.instance.folder / "purge.db", timeout=60, isolation_level=None)
+    connection = sqlite3.connect(shop.instance.folder / "purge.db", timeout=PATIENCE, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     yield
     connection.execute("COMMIT")

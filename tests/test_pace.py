@@ -11,6 +11,7 @@ import pytest
 
 from purge.config import CHECKOUT
 from purge.pace import at_once
+from tests import PATIENCE
 
 HEAPS_OF_AN_APP = """
 import ctypes
@@ -47,7 +48,7 @@ def test_one_is_made_ahead_and_no_more(threads):
 
 
 def test_so_many_are_at_work_at_once_and_no_more():
-    meeting, here, most = threading.Barrier(2, timeout=30), [], []  # who is alone breaks it
+    meeting, here, most = threading.Barrier(2, timeout=PATIENCE), [], []  # who is alone breaks it
 
     def act(number: int) -> None:
         here.append(number)
@@ -92,7 +93,7 @@ def test_what_broke_a_thread_is_told_and_not_what_that_led_to():
 
     def items():
         yield 1
-        broken.wait(30)
+        broken.wait(PATIENCE)
         raise KeyError("the consequence")
 
     with pytest.raises(ValueError, match="the cause"):
@@ -106,7 +107,7 @@ def test_one_thread_breaks_and_what_the_other_does_is_done_first():
         if number == 1:
             broken.set()
             raise ValueError
-        broken.wait(30)
+        broken.wait(PATIENCE)
         time.sleep(0.1)
         done.append(number)
 

@@ -24,6 +24,7 @@ from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
 from purge.extensions import alone, db, now, reading
 from purge.models import Customer, Reward, RewardStatus
+from tests import PATIENCE
 from tests.instance import CHECKOUT, FLASK, Admin, Instance, free_port
 from tests.people import add_customer, hang_everything_on, refuse
 from tests.postgres import Postgres
@@ -56,7 +57,7 @@ def wait_until_finished(shop) -> None:
             return shop.ask("SELECT state FROM batch") == [("finished",)]
         return False
 
-    shop.wait_for(is_finished, 120)
+    shop.wait_for(is_finished)
     shop.assert_only_the_planned_are_gone()
 
 
@@ -317,7 +318,7 @@ def test_one_whom_somebody_else_holds_waits_and_holds_up_nobody(app):
     ids = [add_customer(f"p{n}@people.com") for n in range(8)]
     batch = confirmed(*(f"p{n}@people.com" for n in range(8)))
     with held(app, ids[5]):
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while counts(batch) != {Outcome.PURGED: 7}:
             assert time.monotonic() < until
             with pytest.raises(OperationalError):
@@ -338,7 +339,7 @@ def test_inline_waits_for_one_whom_somebody_else_holds(app, tmp_path):
     with held(app, ids[1]):
         purging = threading.Thread(target=_in_app, args=(app, purge))
         purging.start()
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while db.session.scalar(select(func.sum(Chunk.purged))) != 3:
             db.session.rollback()
             assert time.monotonic() < until
@@ -391,7 +392,7 @@ def test_a_database_that_does_not_fit_is_said_before_anything_starts(tmp_path, p
     postgres.ask("postgres", f"CREATE DATABASE unfit TEMPLATE template0 LOCALE 'C' {made_with}")
     instance = Instance(tmp_path / "unfit", DATABASE_URL=postgres.url("unfit"))
     for command in (["worker"], ["schedule"], *([["init-db"]] if "encoding" in words else [])):
-        told = instance.flask(*command, timeout=60)
+        told = instance.flask(*command, timeout=PATIENCE)
         assert told.returncode == 2 and words in told.stderr, told.stderr
     assert words in instance.flask("doctor").stdout
 
@@ -403,7 +404,7 @@ def test_a_worker_that_found_no_database_looks_at_it_before_it_works(tmp_path, p
         worker = subprocess.Popen([*FLASK, "worker"], cwd=CHECKOUT, env=late.environ, stdout=output, stderr=output)
     late.wait_for(lambda: "waiting for it" in (tmp_path / "told").read_text())
     postgres.ask("postgres", "CREATE DATABASE late TEMPLATE template0")
-    assert worker.wait(60) == 2 and "run `flask init-db`" in (tmp_path / "told").read_text()
+    assert worker.wait(PATIENCE) == 2 and "run `flask init-db`" in (tmp_path / "told").read_text()
 
 
 def test_init_db_on_three_machines_at_once_makes_one_schema(tmp_path, postgres):

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import PATIENCE
 from tests.instance import CHECKOUT, Instance
 
 
-def gone(pids, seconds: float = 20) -> bool:
+def gone(pids, seconds: float = PATIENCE) -> bool:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
@@ -90,7 +91,7 @@ def has_open(pid: int, path: Path) -> bool:
 def test_a_child_that_dies_is_started_again(instance):
     instance.start()
     assert instance.kill("gunicorn") >= 1
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE
     while not instance.answers() and time.monotonic() < until:
         time.sleep(0.2)
     assert instance.answers() and "web ended" in instance.output
@@ -102,7 +103,7 @@ def test_the_web_server_alone_listens_where_it_is_told_too(instance, host):
         pytest.skip("this machine has no IPv6")
     instance.flask("init-db", check=True)
     with begun("web", {**instance.environ, "HOST": host}) as web:
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while True:
             try:
                 return socket.create_connection((host, instance.port), timeout=5).close()
@@ -122,7 +123,7 @@ def test_what_a_process_writes_no_other_account_of_the_machine_reads(tmp_path, p
     """In a folder that is there already, and open to all."""
     tmp_path.chmod(0o755)
     with begun(program, {**os.environ, "INSTANCE_PATH": str(tmp_path), "BIND": "127.0.0.1:0"}) as process:
-        assert process.wait(60) != 0  # there is no schema
+        assert process.wait(PATIENCE) != 0  # there is no schema
     assert (tmp_path / "purge.db").exists()
     assert not [path for path in tmp_path.rglob("*") if stat.S_IMODE(path.stat().st_mode) & 0o077]
 
@@ -136,12 +137,12 @@ def begun(program: str, environ: dict[str, str]):
         yield process
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE)
 
 
 def refused(instance: Instance) -> str:
     instance.start(wait=False)
-    assert instance.process.wait(30) == 2
+    assert instance.process.wait(PATIENCE) == 2
     assert "Traceback" not in instance.output
     return instance.output
 
@@ -263,4 +264,4 @@ def test_a_signal_in_the_middle_of_the_start_stops_it_too(instance):
     instance.start(wait=False)
     time.sleep(1.5)
     instance.process.send_signal(signal.SIGTERM)
-    assert instance.process.wait(30) in (0, -signal.SIGTERM)
+    assert instance.process.wait(PATIENCE) in (0, -signal.SIGTERM)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests import PATIENCE
 from tests.instance import Admin
 from tests.shop import Shop
 
@@ -80,14 +81,14 @@ def test_web_two_workers_and_a_pick_up_at_once_never_find_the_database_locked(tm
                 some = emails[part * 30 : part * 30 + 30]
                 (files / f"{part}.csv").write_text("\n".join(["Customer Email", *(email for (email,) in some), ""]))
                 time.sleep(0.3)
-        purging.communicate(timeout=300)
+        purging.communicate(timeout=PATIENCE)
         everybody = shop.planned | set(singles) | set(dropped)
-        shop.wait_for(lambda: shop.purged() == len(everybody), 120)
+        shop.wait_for(lambda: shop.purged() == len(everybody))
         left = {id for (id,) in shop.ask("SELECT id FROM customer")}
         assert not left & everybody and shop.rows_of_others() == shop.bystanders
         recorded = shop.ask("SELECT customer_id FROM purge_request WHERE outcome = 'purged'")
         assert sorted(id for (id,) in recorded) == sorted(everybody)
-        shop.wait_for(lambda: len(list((files / "results").glob("*.sha256"))) == 10, 120)
+        shop.wait_for(lambda: len(list((files / "results").glob("*.sha256"))) == 10)
         assert len(answers) == len(singles) and not [one for one in answers if "permanently deleted" not in one]
         assert errors(shop) == [] and shop.ask("PRAGMA foreign_key_check") == []
     finally:
