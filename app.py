@@ -1,5 +1,6 @@
 """create_app(), the command line, and `python app.py`: everything on this machine."""
 
+import gc
 import logging
 import os
 import sys
@@ -16,6 +17,10 @@ from purge.config import CHECKOUT, ConfigError, load_config
 from purge.customers import search_index
 from purge.extensions import db, limiter, login_manager, migrate, prepare_sqlite
 from purge.pace import share_one_heap
+
+# What is loaded now is never garbage. To look through it for some was a fifth of a check's time, and half a second at the end
+# of every process.
+gc.freeze()
 
 APP_LOAD_ERROR = 4  # to gunicorn: no other worker would do better
 

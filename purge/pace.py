@@ -1,11 +1,10 @@
-"""What a long job needs to be quick and small: threads while the database works, one heap for them, a collector that leaves it alone."""
+"""What a long job needs to be quick and small: threads while the database works, and one heap for them."""
 
 import ctypes
-import gc
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TypeVar
 
@@ -20,16 +19,6 @@ def share_one_heap() -> None:
     a hundred megabytes after a million rows."""
     with suppress(AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
-
-
-@contextmanager
-def loaded_stays():
-    """What is loaded now is not looked through again for every few rows; that was a fifth of a check's time."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def at_once(act: Callable[[Item], Answer], items: Iterable[Item], threads: int) -> list[Answer]:

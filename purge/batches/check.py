@@ -45,7 +45,7 @@ from purge.evidence.ledger import LedgerEntry, fingerprinter
 from purge.extensions import alone, db, giving_way, insert_rows, now, reading
 from purge.intake import customer_csv
 from purge.models import Customer
-from purge.pace import at_once, loaded_stays
+from purge.pace import at_once
 
 # In a large block more rows fall on each of SQLite's pages, which is written once for all of them; but its one writer is
 # busy with a block for a tenth of a second or two. Of a small file a quarter, so that it is read and written at once as well.
@@ -87,7 +87,6 @@ class Overtaken(Exception):
     """Somebody discarded the batch; or our lock was lost with its connection, and another check has begun."""
 
 
-@loaded_stays()
 def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
     """Check a batch from its first row, whatever an earlier attempt left; told to stop, it leaves the batch to the next one.
 

@@ -23,7 +23,6 @@ from purge.evidence.audit import Act
 from purge.evidence.ledger import enter, fingerprinter
 from purge.extensions import db, giving_way, now, reading
 from purge.models import Customer
-from purge.pace import loaded_stays
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,6 @@ class ChunkRefused(Exception):
         self.chunk = chunk
 
 
-@loaded_stays()
 def run(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> bool:
     """Carry out the batch's waiting chunks until none is left to us, or we are told to stop: then True.
 
