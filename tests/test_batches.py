@@ -5,6 +5,7 @@ import itertools
 import random
 import threading
 import time
+from array import array
 from contextlib import nullcontext
 from datetime import timedelta
 from importlib import import_module
@@ -114,8 +115,8 @@ def test_the_first_of_repeated_rows_stands_even_when_nobody_has_the_address(app)
 
 
 @pytest.mark.parametrize("most", [1, 3, 7])
-def test_repeated_rows_are_found_however_many_are_sorted_at_a_time(app, monkeypatch, dice, most):
-    for name in ("SORTED_ROWS", "BLOCK_ROWS"):
+def test_repeated_rows_are_found_however_many_are_compared_at_a_time(app, monkeypatch, dice, most):
+    for name in ("COMPARED_ROWS", "BLOCK_ROWS"):
         monkeypatch.setattr(import_module("purge.batches.check"), name, most)
     theirs = {f"person{number}@people.com" for number in range(10)}
     for address in theirs:
@@ -126,6 +127,43 @@ def test_repeated_rows_are_found_however_many_are_sorted_at_a_time(app, monkeypa
     told = outcomes(batch)
     assert {row - 2 for row, outcome in told.items() if outcome is not Outcome.DUPLICATE} == firsts
     assert [*told.values()].count(Outcome.NOT_FOUND) == len(firsts) - batch.planned == len({*lines} - theirs)
+
+
+def test_two_whose_fingerprints_begin_alike_are_two(app, monkeypatch):
+    module = import_module("purge.batches.check")
+    real = module.fingerprinter()
+    monkeypatch.setattr(module, "fingerprinter", lambda: lambda key: b"same" + real(key)[4:])
+    add_customer("ann@people.com"), add_customer("ben@people.com")
+    batch = checked("ann@people.com", "ben@people.com", "no address", "ann@people.com", "cleo@people.com")
+    wanted = {2: None, 3: None, 4: Outcome.INVALID, 5: Outcome.DUPLICATE, 6: Outcome.NOT_FOUND}
+    assert outcomes(batch) == wanted and batch.planned == 2
+
+
+def test_a_block_arrives_as_it_was_sent(app):
+    """Whatever the database's own way to quote it would make of it."""
+    texts = [
+        "plain@people.com",
+        '"',
+        "\\",
+        '\\"',
+        "{a,b}",
+        "null",
+        "NULL",
+        "it's",
+        "ä@ü.de",
+        "1 2",
+        " ",
+        "%s",
+        ":x",
+        "[]",
+        "\t",
+    ]
+    rows = [(number, text, bytes([number]) * 32) for number, text in enumerate(texts, 3)]
+    module, numbers = import_module("purge.batches.check"), array("I", range(3, 3 + len(texts)))
+    block = module._Block(numbers, texts, b"".join(print for *_, print in rows))
+    with reading(), db.engine.connect() as connection:
+        sent = connection.execute(select(module._as_table(connection)), module._values(connection, block))
+        assert [tuple(row) for row in sent] == rows
 
 
 def test_an_address_that_changes_hands_during_the_check_stands_once(app, monkeypatch):

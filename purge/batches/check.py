@@ -6,23 +6,28 @@ from array import array
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
 from flask import current_app
 from sqlalchemy import (
+    ARRAY,
     Column,
     ColumnElement,
     Connection,
+    Engine,
+    Integer,
     LargeBinary,
-    MetaData,
     Row,
     Select,
     String,
-    Table,
+    Subquery,
+    bindparam,
     case,
+    cast,
     delete,
     func,
     insert,
@@ -31,7 +36,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError, InternalError, OperationalError, ProgrammingError
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.types import NullType
 
 from purge.batches import upload
 from purge.batches.mapping import verdict
@@ -52,27 +57,17 @@ from purge.pace import at_once
 BLOCK_ROWS, LEAST_BLOCK_ROWS = 20_000, 2_500
 WRITERS = {"sqlite": 1, "postgresql": 2}
 QUESTIONS, FROM_ROWS = 2, 2_000  # at a time; for fewer rows two threads would be more work than the questions
-SORTED_ROWS = 500_000  # SQLite sorts in memory, some 45 bytes a row
+SHARES, COMPARED_ROWS = (
+    64,
+    500_000,
+)  # a share's rows are in memory as Python's own numbers, and some more that look repeated
 FEW_ROWS = 200  # may be read again and again; to tell PostgreSQL of them takes longer
 COUNTED = 100_000  # customers, however few rows the file has
 MOST_ATTEMPTS = 5
 LOCKS = 64  # on SQLite each is a file; two batches that share one are checked one after the other
+SEVERAL = 0  # instead of the id of one customer
+SIZE = 32  # bytes of a fingerprint
 COLUMNS = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
-
-# A block of the file while it is matched: in SQLite's or PostgreSQL's own memory, and emptied before the transaction ends.
-_BLOCK = Table(
-    "read_row",
-    MetaData(),
-    Column("row_number", PurgeRequest.row_number.type, primary_key=True, autoincrement=False),
-    Column("email_key", String),
-    Column("fingerprint", LargeBinary),
-    Column("problem", String),
-    prefixes=["TEMPORARY"],
-    postgresql_on_commit="DELETE ROWS",  # where a deleted row of a temporary table would stay
-)
-_READ_FROM_JSON = (
-    f"INSERT INTO {_BLOCK.name} SELECT value->>0, value->>1, unhex(value->>2), value->>3 FROM json_each(?)"
-)
 
 
 class Stopped(Exception):
@@ -100,9 +95,9 @@ def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
         token = uuid.uuid4().hex
         batch = _begin(batch_id, token)
         try:
-            if batch and _stage(batch, token, keep_going):
-                for repeated in _one_address(batch):
-                    _mark_duplicates(batch_id, token, repeated)
+            if batch and (seen := _stage(batch, token, keep_going)):
+                for alike in seen.alike():
+                    _mark_duplicates(batch_id, token, _one_address(batch_id, alike))
                 _tell_of_new_rows(batch.rows)
                 _mark_duplicates(batch_id, token, _one_customer(batch_id))
                 _plan(batch, token)
@@ -140,15 +135,59 @@ def _begin(batch_id: int, token: str) -> Row | None:
         return None
 
 
-def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
-    """Every row becomes a purge request, a block at a time; False when told to stop."""
-    size = min(BLOCK_ROWS, max(LEAST_BLOCK_ROWS, batch.rows // 4))
+@dataclass
+class _Block:
+    """Some rows of the file, by column, so that they are thousands of texts and not thousands of tuples for Python to look after."""
 
-    def blocks() -> Iterator[list[tuple]]:
-        rows = _read(customer_csv.read_rows(file, batch.encoding, batch.delimiter), batch)
-        while block := list(islice(rows, size)):
+    numbers: array = field(default_factory=lambda: array("I"))  # of the valid rows
+    keys: list[str] = field(default_factory=list)  # the normal forms of their addresses
+    fingerprints: bytearray = field(default_factory=bytearray)  # theirs, one after the other
+    invalid: list[tuple[int, str]] = field(default_factory=list)  # the other rows' numbers, and what is wrong
+
+    @property
+    def rows(self) -> int:
+        return len(self.keys) + len(self.invalid)
+
+
+class _Seen:
+    """The valid rows by the beginnings of their fingerprints, eight bytes a row; repeated rows have the same, and hardly any others do."""
+
+    def __init__(self):
+        self.shares = [(array("I"), array("I")) for _ in range(SHARES)]
+
+    def add(self, block: _Block) -> None:
+        words = array("I", bytes(block.fingerprints))
+        for number, beginning in zip(block.numbers, words[:: SIZE // words.itemsize], strict=True):
+            numbers, beginnings = self.shares[beginning % SHARES]
+            numbers.append(number)
+            beginnings.append(beginning)
+
+    def alike(self) -> Iterator[list[int]]:
+        """The numbers of all rows that begin as another does, in order; as a rule at once, else in lists that share no beginning."""
+        found = []
+        for numbers, beginnings in self.shares:
+            once, again = set(), set()
+            for beginning in beginnings:
+                (again if beginning in once else once).add(beginning)
+            if again:
+                found += [number for number, one in zip(numbers, beginnings, strict=True) if one in again]
+            if len(found) >= COMPARED_ROWS:
+                yield sorted(found)
+                found = []
+        if found:
+            yield sorted(found)
+
+
+def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> _Seen | None:
+    """Every row becomes a purge request, a block at a time; None when told to stop."""
+    seen, size = _Seen(), min(BLOCK_ROWS, max(LEAST_BLOCK_ROWS, batch.rows // 4))
+
+    def blocks() -> Iterator[_Block]:
+        rows = customer_csv.read_rows(file, batch.encoding, batch.delimiter)
+        while (block := _read(islice(rows, size), batch)).rows:
             if not keep_going():
                 raise Stopped
+            seen.add(block)
             yield block
 
     with upload.open_upload(batch, _scalar) as file:
@@ -156,23 +195,29 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> bool:
             at_once(partial(_write, batch.id, token), blocks(), WRITERS[db.engine.dialect.name])
         except Stopped:
             _leave(batch, token)
-            return False
+            return None
         except upload.Lost:
             with db.engine.begin() as connection:  # who discards the batch destroys its file
                 _move(connection, batch.id, token)
             raise
-    return True
+    return seen
 
 
-def _read(rows: Iterable[customer_csv.Row], batch: Row) -> Iterator[tuple]:
-    """What is written of each row: its number, the address's normal form and fingerprint, or what is wrong with it."""
-    fingerprint, email_column, type_column = fingerprinter(), batch.email_column, batch.type_column
+def _read(rows: Iterable[customer_csv.Row], batch: Row) -> _Block:
+    block, fingerprint = _Block(), fingerprinter()
+    email_column, type_column = batch.email_column, batch.type_column
     for row in rows:
         key, problem = verdict(row, email_column, type_column)
-        yield row.number, key, fingerprint(key) if key else None, problem
+        if key:
+            block.numbers.append(row.number)
+            block.keys.append(key)
+            block.fingerprints += fingerprint(key)
+        else:
+            block.invalid.append((row.number, problem))
+    return block
 
 
-def _write(batch_id: int, token: str, block: list[tuple]) -> None:
+def _write(batch_id: int, token: str, block: _Block) -> None:
     # Until we end no other check begins, whose rows ours would meet; and the other writer of ours may move the batch on.
     still_ours = select(Batch.id).where(*_ours(batch_id, token)).with_for_update(read=True, key_share=True)
     with giving_way(db.engine), db.engine.begin() as connection:
@@ -180,7 +225,7 @@ def _write(batch_id: int, token: str, block: list[tuple]) -> None:
             raise Overtaken
         _request(connection, batch_id, block)
         # Last, because the other writer waits for it.
-        _move(connection, batch_id, token, checked_rows=Batch.checked_rows + len(block))
+        _move(connection, batch_id, token, checked_rows=Batch.checked_rows + block.rows)
 
 
 def _tell_of_new_rows(rows: int) -> None:
@@ -200,49 +245,69 @@ def _scalar(wanted: Select) -> bytes | None:
     return _ask(lambda connection: connection.scalar(wanted))
 
 
-def _request(connection: Connection, batch_id: int, block: list[tuple]) -> None:
+def _request(connection: Connection, batch_id: int, block: _Block) -> None:
     """The purge requests of a block: one customer's id is frozen; none or two are never deleted."""
-    connection.execute(CreateTable(_BLOCK, if_not_exists=True))
-    if connection.dialect.name == "sqlite":  # at once: row by row, each would wait for the thread that reads on
-        told = json.dumps([(number, key, print and print.hex(), problem) for number, key, print, problem in block])
-        connection.exec_driver_sql(_READ_FROM_JSON, (told,))
-    else:
-        insert_rows(connection, _BLOCK.name, _BLOCK.c.keys(), block)
-    there, id = func.count(Customer.id), func.min(Customer.id)
+    invalid = ((batch_id, number, None, None, Outcome.INVALID, problem) for number, problem in block.invalid)
+    insert_rows(connection, PurgeRequest.__tablename__, COLUMNS, invalid)
+    if not block.keys:
+        return
+    row, there = _as_table(connection).c, func.count()
+    one = case((there == 1, func.min(Customer.id)), (there > 1, SEVERAL))
+    found = select(one).where(Customer.email_key == row.email_key).scalar_subquery()
+    read = select(row.row_number, row.fingerprint, found.label("found")).cte().prefix_with("MATERIALIZED").c
     # As a value, each looked up in the index: of EXISTS PostgreSQL makes one table of the whole ledger, for every block.
-    entry = select(LedgerEntry.batch_id).where(LedgerEntry.fingerprint == _BLOCK.c.fingerprint).limit(1)
+    entry = select(LedgerEntry.batch_id).where(LedgerEntry.fingerprint == read.fingerprint).limit(1)
     purged_before = entry.scalar_subquery().is_not(None)
     outcome, reason = (
-        case(
-            (_BLOCK.c.problem.is_not(None), invalid),
-            (there == 1, None),
-            (there > 1, shared),
-            (purged_before, before),
-            else_=unknown,
-        )
-        for invalid, shared, before, unknown in (
-            (Outcome.INVALID, Outcome.HELD, Outcome.ALREADY_PURGED, Outcome.NOT_FOUND),
-            (_BLOCK.c.problem, Reason.SHARED_ADDRESS, Reason.PURGED_BEFORE, None),
+        case((read.found > SEVERAL, None), (read.found == SEVERAL, shared), (purged_before, before), else_=unknown)
+        for shared, before, unknown in (
+            (Outcome.HELD, Outcome.ALREADY_PURGED, Outcome.NOT_FOUND),
+            (Reason.SHARED_ADDRESS, Reason.PURGED_BEFORE, None),
         )
     )
-    found = (
-        select(literal(batch_id), _BLOCK.c.row_number, _BLOCK.c.fingerprint, case((there == 1, id)), outcome, reason)
-        .outerjoin_from(_BLOCK, Customer, Customer.email_key == _BLOCK.c.email_key)
-        .group_by(_BLOCK.c.row_number)
-    )
-    connection.execute(insert(PurgeRequest.__table__).from_select(COLUMNS, found))
-    if connection.dialect.name == "sqlite":  # PostgreSQL does so by itself
-        connection.execute(delete(_BLOCK))
+    frozen = case((read.found > SEVERAL, read.found))
+    requests = select(literal(batch_id), read.row_number, read.fingerprint, frozen, outcome, reason)
+    connection.execute(insert(PurgeRequest.__table__).from_select(COLUMNS, requests), _values(connection, block))
 
 
-def _one_address(batch: Row) -> Iterator[Select]:
-    """Of the rows with one address all but the first; each part has its share of all fingerprints. An invalid row has none."""
+def _as_table(connection: Connection | Engine) -> Subquery:
+    """A block's valid rows (row_number, email_key, fingerprint), out of `_values`."""
+    fingerprints = bindparam("fingerprints", type_=LargeBinary)
+    if connection.dialect.name == "sqlite":
+        each = func.json_each(bindparam("numbered_keys")).table_valued("key", "value").c
+        number, email_key = cast(each.value, Integer), func.substr(each.value, func.instr(each.value, " ") + 1)
+        fingerprint = func.substr(fingerprints, each.key * SIZE + 1, SIZE)
+    else:
+        arrays = [
+            cast(bindparam(name, type_=NullType()), ARRAY(kind))
+            for name, kind in (("numbers", Integer), ("keys", String))
+        ]
+        each = func.unnest(*arrays).table_valued("row_number", "email_key", with_ordinality="nth").render_derived().c
+        number, email_key = each.row_number, each.email_key
+        fingerprint = func.substring(fingerprints, cast((each.nth - 1) * SIZE + 1, Integer), SIZE)
+    columns = number.label("row_number"), email_key.label("email_key"), fingerprint.label("fingerprint")
+    return select(*columns).subquery()
+
+
+def _values(connection: Connection | Engine, block: _Block) -> dict[str, str | bytes]:
+    """Two or three for all of them: to send and to store each row by itself takes longer than to find its customer."""
+    values = {"fingerprints": bytes(block.fingerprints)}
+    if connection.dialect.name == "sqlite":
+        told = _quoted([f"{number} {key}" for number, key in zip(block.numbers, block.keys, strict=True)])
+        return values | {"numbered_keys": f"[{told}]"}
+    return values | {"numbers": f"{{{','.join(map(str, block.numbers))}}}", "keys": f"{{{_quoted(block.keys)}}}"}
+
+
+def _quoted(texts: Iterable[str]) -> str:
+    """As JSON and PostgreSQL's arrays quote them, all at once; no valid address has a line's end in it."""
+    quoted = "\n".join(texts).replace("\\", r"\\").replace('"', r"\"").replace("\n", '","')
+    return f'"{quoted}"'
+
+
+def _one_address(batch_id: int, alike: list[int]) -> Select:
+    """Of the rows with one address all but the first, among these."""
     rows = PurgeRequest.__table__
-    parts = 1 + batch.rows // SORTED_ROWS if db.engine.dialect.name == "sqlite" else 1
-    bounds = [bytes([256 * part // parts]) for part in range(parts)]
-    for least, end in pairwise([*bounds, None]):
-        these = rows.c.fingerprint >= least, True if end is None else rows.c.fingerprint < end
-        yield _repeated(rows.c.fingerprint, rows.c.batch_id == batch.id, *these)
+    return _repeated(rows.c.fingerprint, rows.c.batch_id == batch_id, _numbered(alike))
 
 
 def _one_customer(batch_id: int) -> Select:
@@ -251,6 +316,12 @@ def _one_customer(batch_id: int) -> Select:
     theirs = rows.c.batch_id == batch_id, rows.c.customer_id.is_not(None)
     several = select(rows.c.customer_id).where(*theirs).group_by(rows.c.customer_id).having(func.count() > 1)
     return _repeated(rows.c.customer_id, *theirs, rows.c.customer_id.in_(several))
+
+
+def _numbered(numbers: list[int]) -> ColumnElement[bool]:
+    """The rows with these numbers, in order. Between the two, or PostgreSQL, which may know nothing of them yet, takes twice as long."""
+    number = PurgeRequest.__table__.c.row_number
+    return erasure.among(number, numbers, db.engine) & number.between(numbers[0], numbers[-1])
 
 
 def _repeated(same: Column, *where: ColumnElement[bool]) -> Select:
@@ -269,10 +340,8 @@ def _mark_duplicates(batch_id: int, token: str, repeated: Select) -> None:
         with db.engine.begin() as connection:
             _move(connection, batch_id, token)
             some = numbers[start : start + BLOCK_ROWS].tolist()
-            # Between the two, or PostgreSQL, which knows nothing of these rows yet, takes twice as long.
-            these = erasure.among(rows.c.row_number, some, connection), rows.c.row_number.between(some[0], some[-1])
             duplicate = {"outcome": Outcome.DUPLICATE, "customer_id": None, "reason": None}
-            connection.execute(update(rows).where(rows.c.batch_id == batch_id, *these).values(duplicate))
+            connection.execute(update(rows).where(rows.c.batch_id == batch_id, _numbered(some)).values(duplicate))
 
 
 def _plan(batch: Row, token: str) -> None:
