@@ -26,6 +26,7 @@ SESSION = {
     "timezone": "UTC",
     "default_transaction_isolation": r"read\ committed",
     "statement_timeout": 0,  # a chunk sets its own
+    "jit": "off",  # to compile what looks up a block's or a chunk's customers takes longer than to look them up
     # Whoever holds a customer for long must not hold up everybody else, who wait for a worker or for the web server's threads.
     "lock_timeout": "10s",
     # A machine that is gone must not hold its chunk's locks until the server's own two hours are over.

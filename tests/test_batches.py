@@ -84,7 +84,17 @@ def there(*ids: int) -> list[bool]:
 
 def test_every_row_gets_its_outcome(app):
     ann, twin, other = add_customer("ann@people.com"), add_customer("twin@people.com"), add_customer("Twin@people.com")
-    batch = finished("ANN@People.com ", "nobody@people.com", "ann@people.com", "twin@people.com", "no address", "ann,x")
+    pair = add_customer("pair@people.com"), add_customer("Pair@people.com")
+    lines = (
+        "ANN@People.com ",
+        "nobody@people.com",
+        "ann@people.com",
+        "twin@people.com",
+        "no address",
+        "ann,x",
+        "pair@people.com",
+    )
+    batch = finished(*lines)
     assert outcomes(batch) == {
         2: Outcome.PURGED,
         3: Outcome.NOT_FOUND,
@@ -92,9 +102,25 @@ def test_every_row_gets_its_outcome(app):
         5: Outcome.HELD,
         6: Outcome.INVALID,
         7: Outcome.INVALID,
+        8: Outcome.HELD,
     }
-    assert there(ann, twin, other) == [False, True, True]
-    assert batch.state is State.FINISHED and sum(counts(batch).values()) == 6
+    assert there(ann, twin, other, *pair) == [False, True, True, True, True]
+    assert batch.state is State.FINISHED and sum(counts(batch).values()) == 7 and batch.planned == 1
+
+
+@pytest.mark.parametrize("most", [1, 20_000])
+def test_a_block_may_have_no_valid_row(app, monkeypatch, most):
+    monkeypatch.setattr(import_module("purge.batches.check"), "BLOCK_ROWS", most)
+    batch = checked("no address", "ann,x")
+    assert batch.state is State.FINISHED and outcomes(batch) == {2: Outcome.INVALID, 3: Outcome.INVALID}
+
+
+def test_an_address_that_reads_as_two_shifts_nobody(app):
+    module = import_module("purge.batches.check")
+    block = module._Block(array("I", [2, 3]), ["ann@people.com\nben@people.com", "cleo@people.com"], b"a" * 64)
+    with pytest.raises((module.Incomplete, DBAPIError)), db.engine.begin() as connection:
+        module._request(connection, 1, block)
+    assert not db.session.scalar(select(func.count()).select_from(PurgeRequest))
 
 
 def test_a_local_part_in_another_case_is_the_same_person_only_for_ascii_letters(app):

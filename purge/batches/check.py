@@ -18,7 +18,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    Engine,
     Integer,
     LargeBinary,
     Row,
@@ -57,10 +56,8 @@ from purge.pace import at_once
 BLOCK_ROWS, LEAST_BLOCK_ROWS = 20_000, 2_500
 WRITERS = {"sqlite": 1, "postgresql": 2}
 QUESTIONS, FROM_ROWS = 2, 2_000  # at a time; for fewer rows two threads would be more work than the questions
-SHARES, COMPARED_ROWS = (
-    64,
-    500_000,
-)  # a share's rows are in memory as Python's own numbers, and some more that look repeated
+SHARES = 64  # of all valid rows; one is in memory as Python's own numbers
+COMPARED_ROWS = 500_000  # that look repeated, at a time
 FEW_ROWS = 200  # may be read again and again; to tell PostgreSQL of them takes longer
 COUNTED = 100_000  # customers, however few rows the file has
 MOST_ATTEMPTS = 5
@@ -75,7 +72,7 @@ class Stopped(Exception):
 
 
 class Incomplete(Exception):
-    """Not every row of the file was read."""
+    """Not every row of the file was read, or has its request."""
 
 
 class Overtaken(Exception):
@@ -156,7 +153,7 @@ class _Seen:
         self.shares = [(array("I"), array("I")) for _ in range(SHARES)]
 
     def add(self, block: _Block) -> None:
-        words = array("I", bytes(block.fingerprints))
+        words = array("I", block.fingerprints)
         for number, beginning in zip(block.numbers, words[:: SIZE // words.itemsize], strict=True):
             numbers, beginnings = self.shares[beginning % SHARES]
             numbers.append(number)
@@ -252,25 +249,28 @@ def _request(connection: Connection, batch_id: int, block: _Block) -> None:
     if not block.keys:
         return
     row, there = _as_table(connection).c, func.count()
-    one = case((there == 1, func.min(Customer.id)), (there > 1, SEVERAL))
+    one = case((there > 1, SEVERAL), else_=func.min(Customer.id))
     found = select(one).where(Customer.email_key == row.email_key).scalar_subquery()
     read = select(row.row_number, row.fingerprint, found.label("found")).cte().prefix_with("MATERIALIZED").c
     # As a value, each looked up in the index: of EXISTS PostgreSQL makes one table of the whole ledger, for every block.
     entry = select(LedgerEntry.batch_id).where(LedgerEntry.fingerprint == read.fingerprint).limit(1)
     purged_before = entry.scalar_subquery().is_not(None)
     outcome, reason = (
-        case((read.found > SEVERAL, None), (read.found == SEVERAL, shared), (purged_before, before), else_=unknown)
+        case((read.found == SEVERAL, shared), (read.found.is_not(None), None), (purged_before, before), else_=unknown)
         for shared, before, unknown in (
             (Outcome.HELD, Outcome.ALREADY_PURGED, Outcome.NOT_FOUND),
             (Reason.SHARED_ADDRESS, Reason.PURGED_BEFORE, None),
         )
     )
-    frozen = case((read.found > SEVERAL, read.found))
+    frozen = func.nullif(read.found, SEVERAL)
     requests = select(literal(batch_id), read.row_number, read.fingerprint, frozen, outcome, reason)
-    connection.execute(insert(PurgeRequest.__table__).from_select(COLUMNS, requests), _values(connection, block))
+    ask = insert(PurgeRequest.__table__).from_select(COLUMNS, requests).execution_options(preserve_rowcount=True)
+    asked = connection.execute(ask, _values(connection, block))
+    if asked.rowcount != len(block.keys):  # an address was taken for two, and each after it for another row's
+        raise Incomplete
 
 
-def _as_table(connection: Connection | Engine) -> Subquery:
+def _as_table(connection: Connection) -> Subquery:
     """A block's valid rows (row_number, email_key, fingerprint), out of `_values`."""
     fingerprints = bindparam("fingerprints", type_=LargeBinary)
     if connection.dialect.name == "sqlite":
@@ -289,7 +289,7 @@ def _as_table(connection: Connection | Engine) -> Subquery:
     return select(*columns).subquery()
 
 
-def _values(connection: Connection | Engine, block: _Block) -> dict[str, str | bytes]:
+def _values(connection: Connection, block: _Block) -> dict[str, str | bytes]:
     """Two or three for all of them: to send and to store each row by itself takes longer than to find its customer."""
     values = {"fingerprints": bytes(block.fingerprints)}
     if connection.dialect.name == "sqlite":
@@ -319,7 +319,8 @@ def _one_customer(batch_id: int) -> Select:
 
 
 def _numbered(numbers: list[int]) -> ColumnElement[bool]:
-    """The rows with these numbers, in order. Between the two, or PostgreSQL, which may know nothing of them yet, takes twice as long."""
+    """The rows with these numbers, in order. And between the first and the last, or PostgreSQL, which may know nothing of them
+    yet, takes twice as long."""
     number = PurgeRequest.__table__.c.row_number
     return erasure.among(number, numbers, db.engine) & number.between(numbers[0], numbers[-1])
 

@@ -82,9 +82,9 @@ def count_in(connection: Connection, part: TableErasure, ids: Select) -> dict[st
     return dict(counted)
 
 
-def among(column: Column, values: list[int], connection: Connection | Engine) -> ColumnElement[bool]:
+def among(column: Column, values: list[int], bind: Connection | Engine) -> ColumnElement[bool]:
     """`column` is one of `values`, however many: they travel as one parameter, and as a text, which costs the least."""
-    if connection.dialect.name == "sqlite":
+    if bind.dialect.name == "sqlite":
         return column.in_(select(func.json_each(json.dumps(values)).table_valued("value").c.value))
     return column == any_(_array(values))
 
