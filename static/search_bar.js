@@ -34,6 +34,9 @@
     }
   });
   input.addEventListener("focus", () => { dismissed = false; if (window.htmx) window.htmx.trigger(input, "open"); });
+  document.addEventListener("htmx:load", (event) => { // it came after the bar was opened
+    if (event.target === document.body && document.activeElement === input) window.htmx.trigger(input, "open");
+  });
   input.addEventListener("input", () => { enterWaits = dismissed = false; });
   input.addEventListener("keydown", (event) => {
     const all = offers();
