@@ -185,12 +185,12 @@ def instance(tmp_path):
 def worker(app, redis_url):
     """Works until the queue is empty, in a process of its own, as `flask worker` would."""
 
-    def work(seconds: float = PATIENCE) -> None:
+    def work() -> None:
         settings = {"INSTANCE_PATH": app.config["INSTANCE_PATH"], "REDIS_URL": redis_url}
         environ = {**os.environ, **settings, "DATABASE_URL": app.config["SQLALCHEMY_DATABASE_URI"]}
         db.session.commit()
         with subprocess.Popen([*FLASK, "worker"], cwd=CHECKOUT, env=environ, stderr=subprocess.DEVNULL) as process:
-            until = time.monotonic() + seconds
+            until = time.monotonic() + PATIENCE
             connection = queue.connect()
             while time.monotonic() < until and _is_work_left(connection):
                 time.sleep(0.1)

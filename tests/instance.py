@@ -105,8 +105,8 @@ class Instance:
         self._database = psycopg.connect(url, autocommit=True)
         return self._database.execute(question, values).fetchall()
 
-    def wait_for(self, what: Callable[[], bool], seconds: float = PATIENCE) -> None:
-        until = time.monotonic() + seconds
+    def wait_for(self, what: Callable[[], bool]) -> None:
+        until = time.monotonic() + PATIENCE
         while not what():
             assert time.monotonic() < until, self.output
             time.sleep(0.02)

@@ -153,8 +153,8 @@ class Shop:
     def purged(self) -> int:
         return self.ask("SELECT coalesce(sum(purged), 0) FROM chunk")[0][0]
 
-    def wait_for(self, what: Callable[[], bool], seconds: float = PATIENCE) -> None:
-        self.instance.wait_for(what, seconds)
+    def wait_for(self, what: Callable[[], bool]) -> None:
+        self.instance.wait_for(what)
 
     def redis(self) -> redis.Redis:
         return redis.Redis.from_url((self.instance.folder / "redis.url").read_text())

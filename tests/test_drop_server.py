@@ -44,8 +44,8 @@ def sftp(shop, *lines: str) -> subprocess.CompletedProcess:
     return subprocess.run([program, "-b", "-", *rest], **options)
 
 
-def wait_for(file, seconds: float = PATIENCE) -> str:
-    until = time.monotonic() + seconds
+def wait_for(file) -> str:
+    until = time.monotonic() + PATIENCE
     while not file.exists():
         assert time.monotonic() < until, file
         time.sleep(0.1)

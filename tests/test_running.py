@@ -16,8 +16,8 @@ from tests import PATIENCE
 from tests.instance import CHECKOUT, Instance
 
 
-def gone(pids, seconds: float = PATIENCE) -> bool:
-    until = time.monotonic() + seconds
+def gone(pids) -> bool:
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if not any(os.path.exists(f"/proc/{pid}") for pid in pids):
             return True
