@@ -18,10 +18,12 @@ from sqlalchemy.exc import DBAPIError
 from jobs.schedule import tidy
 from purge import batches
 from purge.batches import Batch, Door, NotPossible, Outcome, State
+from purge.batches.block import Block, Incomplete, as_table
 from purge.batches.check import MOST_ATTEMPTS
 from purge.batches.model import Chunk, PurgeRequest, UploadPart
 from purge.batches.upload import Lost
 from purge.erasure.map import read_map
+from purge.evidence.ledger import fingerprinter
 from purge.extensions import db, insert_rows, now, reading
 from purge.models import Customer
 from tests import PATIENCE
@@ -116,10 +118,9 @@ def test_a_block_may_have_no_valid_row(app, monkeypatch, most):
 
 
 def test_an_address_that_reads_as_two_shifts_nobody(app):
-    module = import_module("purge.batches.check")
-    block = module._Block(array("I", [2, 3]), ["ann@people.com\nben@people.com", "cleo@people.com"], b"a" * 64)
-    with pytest.raises((module.Incomplete, DBAPIError)), db.engine.begin() as connection:
-        module._request(connection, 1, block)
+    block = Block(array("I", [2, 3]), ["ann@people.com\nben@people.com", "cleo@people.com"], b"a" * 64)
+    with pytest.raises((Incomplete, DBAPIError)), db.engine.begin() as connection:
+        block.request(connection, 1)
     assert not db.session.scalar(select(func.count()).select_from(PurgeRequest))
 
 
@@ -142,8 +143,8 @@ def test_the_first_of_repeated_rows_stands_even_when_nobody_has_the_address(app)
 
 @pytest.mark.parametrize("most", [1, 3, 7])
 def test_repeated_rows_are_found_however_many_are_compared_at_a_time(app, monkeypatch, dice, most):
-    for name in ("COMPARED_ROWS", "BLOCK_ROWS"):
-        monkeypatch.setattr(import_module("purge.batches.check"), name, most)
+    monkeypatch.setattr("purge.batches.duplicates.COMPARED_ROWS", most)
+    monkeypatch.setattr(import_module("purge.batches.check"), "BLOCK_ROWS", most)
     theirs = {f"person{number}@people.com" for number in range(10)}
     for address in theirs:
         add_customer(address)
@@ -156,9 +157,8 @@ def test_repeated_rows_are_found_however_many_are_compared_at_a_time(app, monkey
 
 
 def test_two_whose_fingerprints_begin_alike_are_two(app, monkeypatch):
-    module = import_module("purge.batches.check")
-    real = module.fingerprinter()
-    monkeypatch.setattr(module, "fingerprinter", lambda: lambda key: b"same" + real(key)[4:])
+    real = fingerprinter()
+    monkeypatch.setattr("purge.batches.block.fingerprinter", lambda: lambda key: b"same" + real(key)[4:])
     add_customer("ann@people.com"), add_customer("ben@people.com")
     batch = checked("ann@people.com", "ben@people.com", "no address", "ann@people.com", "cleo@people.com")
     wanted = {2: None, 3: None, 4: Outcome.INVALID, 5: Outcome.DUPLICATE, 6: Outcome.NOT_FOUND}
@@ -185,10 +185,9 @@ def test_a_block_arrives_as_it_was_sent(app):
         "\t",
     ]
     rows = [(number, text, bytes([number]) * 32) for number, text in enumerate(texts, 3)]
-    module, numbers = import_module("purge.batches.check"), array("I", range(3, 3 + len(texts)))
-    block = module._Block(numbers, texts, b"".join(print for *_, print in rows))
+    block = Block(array("I", range(3, 3 + len(texts))), texts, b"".join(print for *_, print in rows))
     with reading(), db.engine.connect() as connection:
-        sent = connection.execute(select(module._as_table(connection)), module._values(connection, block))
+        sent = connection.execute(select(as_table(connection)), block.values(connection))
         assert [tuple(row) for row in sent] == rows
 
 
@@ -414,8 +413,7 @@ def test_a_check_that_was_overtaken_writes_nothing_more(app, monkeypatch):
 
 def held_up(app, monkeypatch, batch_id: int, meanwhile) -> None:
     """Check the batch; while its first block is about to be written, `meanwhile` begins."""
-    module = import_module("purge.batches.check")
-    request, begun, go_on, told = module._request, threading.Event(), threading.Event(), []
+    request, begun, go_on, told = Block.request, threading.Event(), threading.Event(), []
 
     def wait(*arguments) -> None:
         if not begun.is_set():
@@ -431,7 +429,7 @@ def held_up(app, monkeypatch, batch_id: int, meanwhile) -> None:
                 told.append(error)
 
     db.session.commit()
-    monkeypatch.setattr(module, "_request", wait)
+    monkeypatch.setattr(Block, "request", wait)
     first = threading.Thread(target=first_check)
     first.start()
     assert begun.wait(PATIENCE)

@@ -4,9 +4,8 @@ import json
 import uuid
 from array import array
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from itertools import islice
@@ -14,39 +13,28 @@ from typing import Any
 
 from flask import current_app
 from sqlalchemy import (
-    ARRAY,
-    Column,
     ColumnElement,
     Connection,
-    Integer,
-    LargeBinary,
     Row,
     Select,
-    String,
-    Subquery,
-    bindparam,
-    case,
-    cast,
     delete,
     func,
     insert,
-    literal,
     select,
     update,
 )
 from sqlalchemy.exc import DBAPIError, InternalError, OperationalError, ProgrammingError
-from sqlalchemy.types import NullType
 
 from purge.batches import upload
-from purge.batches.mapping import verdict
-from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
+from purge.batches.block import Block, Incomplete
+from purge.batches.duplicates import Seen, numbered, one_address, one_customer
+from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, State
 from purge.batches.receipt import log_end, tell_end
 from purge.erasure import engine as erasure
 from purge.erasure.map import read_map
 from purge.evidence import audit
 from purge.evidence.audit import Act, AuditEvent
-from purge.evidence.ledger import LedgerEntry, fingerprinter
-from purge.extensions import alone, db, giving_way, insert_rows, now, reading
+from purge.extensions import alone, db, giving_way, now, reading
 from purge.intake import customer_csv
 from purge.models import Customer
 from purge.pace import at_once
@@ -56,23 +44,14 @@ from purge.pace import at_once
 BLOCK_ROWS, LEAST_BLOCK_ROWS = 20_000, 2_500
 WRITERS = {"sqlite": 1, "postgresql": 2}
 QUESTIONS, FROM_ROWS = 2, 2_000  # at a time; for fewer rows two threads would be more work than the questions
-SHARES = 64  # of all valid rows; one is in memory as Python's own numbers
-COMPARED_ROWS = 500_000  # that look repeated, at a time
 FEW_ROWS = 200  # may be read again and again; to tell PostgreSQL of them takes longer
 COUNTED = 100_000  # customers, however few rows the file has
 MOST_ATTEMPTS = 5
 LOCKS = 64  # on SQLite each is a file; two batches that share one are checked one after the other
-SEVERAL = 0  # instead of the id of one customer
-SIZE = 32  # bytes of a fingerprint
-COLUMNS = ("batch_id", "row_number", "fingerprint", "customer_id", "outcome", "reason")
 
 
 class Stopped(Exception):
     """We were told to stop."""
-
-
-class Incomplete(Exception):
-    """Not every row of the file was read, or has its request."""
 
 
 class Overtaken(Exception):
@@ -94,9 +73,9 @@ def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
         try:
             if batch and (seen := _stage(batch, token, keep_going)):
                 for alike in seen.alike():
-                    _mark_duplicates(batch_id, token, _one_address(batch_id, alike))
+                    _mark_duplicates(batch_id, token, one_address(batch_id, alike))
                 _tell_of_new_rows(batch.rows)
-                _mark_duplicates(batch_id, token, _one_customer(batch_id))
+                _mark_duplicates(batch_id, token, one_customer(batch_id))
                 _plan(batch, token)
         except Overtaken:
             return
@@ -132,56 +111,13 @@ def _begin(batch_id: int, token: str) -> Row | None:
         return None
 
 
-@dataclass
-class _Block:
-    """Some rows of the file, by column, so that they are thousands of texts and not thousands of tuples for Python to look after."""
-
-    numbers: array = field(default_factory=lambda: array("I"))  # of the valid rows
-    keys: list[str] = field(default_factory=list)  # the normal forms of their addresses
-    fingerprints: bytearray = field(default_factory=bytearray)  # theirs, one after the other
-    invalid: list[tuple[int, str]] = field(default_factory=list)  # the other rows' numbers, and what is wrong
-
-    @property
-    def rows(self) -> int:
-        return len(self.keys) + len(self.invalid)
-
-
-class _Seen:
-    """The valid rows by the beginnings of their fingerprints, eight bytes a row; repeated rows have the same, and hardly any others do."""
-
-    def __init__(self):
-        self.shares = [(array("I"), array("I")) for _ in range(SHARES)]
-
-    def add(self, block: _Block) -> None:
-        words = array("I", block.fingerprints)
-        for number, beginning in zip(block.numbers, words[:: SIZE // words.itemsize], strict=True):
-            numbers, beginnings = self.shares[beginning % SHARES]
-            numbers.append(number)
-            beginnings.append(beginning)
-
-    def alike(self) -> Iterator[list[int]]:
-        """The numbers of all rows that begin as another does, in order; as a rule at once, else in lists that share no beginning."""
-        found = []
-        for numbers, beginnings in self.shares:
-            once, again = set(), set()
-            for beginning in beginnings:
-                (again if beginning in once else once).add(beginning)
-            if again:
-                found += [number for number, one in zip(numbers, beginnings, strict=True) if one in again]
-            if len(found) >= COMPARED_ROWS:
-                yield sorted(found)
-                found = []
-        if found:
-            yield sorted(found)
-
-
-def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> _Seen | None:
+def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> Seen | None:
     """Every row becomes a purge request, a block at a time; None when told to stop."""
-    seen, size = _Seen(), min(BLOCK_ROWS, max(LEAST_BLOCK_ROWS, batch.rows // 4))
+    seen, size = Seen(), min(BLOCK_ROWS, max(LEAST_BLOCK_ROWS, batch.rows // 4))
 
-    def blocks() -> Iterator[_Block]:
+    def blocks() -> Iterator[Block]:
         rows = customer_csv.read_rows(file, batch.encoding, batch.delimiter)
-        while (block := _read(islice(rows, size), batch)).rows:
+        while (block := Block.read(islice(rows, size), batch)).rows:
             if not keep_going():
                 raise Stopped
             seen.add(block)
@@ -200,27 +136,13 @@ def _stage(batch: Row, token: str, keep_going: Callable[[], bool]) -> _Seen | No
     return seen
 
 
-def _read(rows: Iterable[customer_csv.Row], batch: Row) -> _Block:
-    block, fingerprint = _Block(), fingerprinter()
-    email_column, type_column = batch.email_column, batch.type_column
-    for row in rows:
-        key, problem = verdict(row, email_column, type_column)
-        if key:
-            block.numbers.append(row.number)
-            block.keys.append(key)
-            block.fingerprints += fingerprint(key)
-        else:
-            block.invalid.append((row.number, problem))
-    return block
-
-
-def _write(batch_id: int, token: str, block: _Block) -> None:
+def _write(batch_id: int, token: str, block: Block) -> None:
     # Until we end no other check begins, whose rows ours would meet; and the other writer of ours may move the batch on.
     still_ours = select(Batch.id).where(*_ours(batch_id, token)).with_for_update(read=True, key_share=True)
     with giving_way(db.engine), db.engine.begin() as connection:
         if not connection.scalar(still_ours):
             raise Overtaken
-        _request(connection, batch_id, block)
+        block.request(connection, batch_id)
         # Last, because the other writer waits for it.
         _move(connection, batch_id, token, checked_rows=Batch.checked_rows + block.rows)
 
@@ -242,96 +164,6 @@ def _scalar(wanted: Select) -> bytes | None:
     return _ask(lambda connection: connection.scalar(wanted))
 
 
-def _request(connection: Connection, batch_id: int, block: _Block) -> None:
-    """The purge requests of a block: one customer's id is frozen; none or two are never deleted."""
-    invalid = ((batch_id, number, None, None, Outcome.INVALID, problem) for number, problem in block.invalid)
-    insert_rows(connection, PurgeRequest.__tablename__, COLUMNS, invalid)
-    if not block.keys:
-        return
-    row, there = _as_table(connection).c, func.count()
-    one = case((there > 1, SEVERAL), else_=func.min(Customer.id))
-    found = select(one).where(Customer.email_key == row.email_key).scalar_subquery()
-    read = select(row.row_number, row.fingerprint, found.label("found")).cte().prefix_with("MATERIALIZED").c
-    # As a value, each looked up in the index: of EXISTS PostgreSQL makes one table of the whole ledger, for every block.
-    entry = select(LedgerEntry.batch_id).where(LedgerEntry.fingerprint == read.fingerprint).limit(1)
-    purged_before = entry.scalar_subquery().is_not(None)
-    outcome, reason = (
-        case((read.found == SEVERAL, shared), (read.found.is_not(None), None), (purged_before, before), else_=unknown)
-        for shared, before, unknown in (
-            (Outcome.HELD, Outcome.ALREADY_PURGED, Outcome.NOT_FOUND),
-            (Reason.SHARED_ADDRESS, Reason.PURGED_BEFORE, None),
-        )
-    )
-    frozen = func.nullif(read.found, SEVERAL)
-    requests = select(literal(batch_id), read.row_number, read.fingerprint, frozen, outcome, reason)
-    ask = insert(PurgeRequest.__table__).from_select(COLUMNS, requests).execution_options(preserve_rowcount=True)
-    asked = connection.execute(ask, _values(connection, block))
-    if asked.rowcount != len(block.keys):  # an address was taken for two, and each after it for another row's
-        raise Incomplete
-
-
-def _as_table(connection: Connection) -> Subquery:
-    """A block's valid rows (row_number, email_key, fingerprint), out of `_values`."""
-    fingerprints = bindparam("fingerprints", type_=LargeBinary)
-    if connection.dialect.name == "sqlite":
-        each = func.json_each(bindparam("numbered_keys")).table_valued("key", "value").c
-        number, email_key = cast(each.value, Integer), func.substr(each.value, func.instr(each.value, " ") + 1)
-        fingerprint = func.substr(fingerprints, each.key * SIZE + 1, SIZE)
-    else:
-        arrays = [
-            cast(bindparam(name, type_=NullType()), ARRAY(kind))
-            for name, kind in (("numbers", Integer), ("keys", String))
-        ]
-        each = func.unnest(*arrays).table_valued("row_number", "email_key", with_ordinality="nth").render_derived().c
-        number, email_key = each.row_number, each.email_key
-        fingerprint = func.substring(fingerprints, cast((each.nth - 1) * SIZE + 1, Integer), SIZE)
-    columns = number.label("row_number"), email_key.label("email_key"), fingerprint.label("fingerprint")
-    return select(*columns).subquery()
-
-
-def _values(connection: Connection, block: _Block) -> dict[str, str | bytes]:
-    """Two or three for all of them: to send and to store each row by itself takes longer than to find its customer."""
-    values = {"fingerprints": bytes(block.fingerprints)}
-    if connection.dialect.name == "sqlite":
-        told = _quoted([f"{number} {key}" for number, key in zip(block.numbers, block.keys, strict=True)])
-        return values | {"numbered_keys": f"[{told}]"}
-    return values | {"numbers": f"{{{','.join(map(str, block.numbers))}}}", "keys": f"{{{_quoted(block.keys)}}}"}
-
-
-def _quoted(texts: Iterable[str]) -> str:
-    """As JSON and PostgreSQL's arrays quote them, all at once; no valid address has a line's end in it."""
-    quoted = "\n".join(texts).replace("\\", r"\\").replace('"', r"\"").replace("\n", '","')
-    return f'"{quoted}"'
-
-
-def _one_address(batch_id: int, alike: list[int]) -> Select:
-    """Of the rows with one address all but the first, among these."""
-    rows = PurgeRequest.__table__
-    return _repeated(rows.c.fingerprint, rows.c.batch_id == batch_id, _numbered(alike))
-
-
-def _one_customer(batch_id: int) -> Select:
-    """The same of those with one customer, whose address changed while the check ran; as a rule none, as the index tells."""
-    rows = PurgeRequest.__table__
-    theirs = rows.c.batch_id == batch_id, rows.c.customer_id.is_not(None)
-    several = select(rows.c.customer_id).where(*theirs).group_by(rows.c.customer_id).having(func.count() > 1)
-    return _repeated(rows.c.customer_id, *theirs, rows.c.customer_id.in_(several))
-
-
-def _numbered(numbers: list[int]) -> ColumnElement[bool]:
-    """The rows with these numbers, in order. And between the first and the last, or PostgreSQL, which may know nothing of them
-    yet, takes twice as long."""
-    number = PurgeRequest.__table__.c.row_number
-    return erasure.among(number, numbers, db.engine) & number.between(numbers[0], numbers[-1])
-
-
-def _repeated(same: Column, *where: ColumnElement[bool]) -> Select:
-    rows = same.table
-    nth = func.row_number().over(partition_by=same, order_by=rows.c.row_number).label("nth")
-    numbered = select(rows.c.row_number, nth).where(*where).subquery()
-    return select(numbered.c.row_number).where(numbered.c.nth > 1).order_by(numbered.c.row_number)
-
-
 def _mark_duplicates(batch_id: int, token: str, repeated: Select) -> None:
     rows = PurgeRequest.__table__
     a_few_at_a_time = {"yield_per": BLOCK_ROWS}
@@ -342,7 +174,7 @@ def _mark_duplicates(batch_id: int, token: str, repeated: Select) -> None:
             _move(connection, batch_id, token)
             some = numbers[start : start + BLOCK_ROWS].tolist()
             duplicate = {"outcome": Outcome.DUPLICATE, "customer_id": None, "reason": None}
-            connection.execute(update(rows).where(rows.c.batch_id == batch_id, _numbered(some)).values(duplicate))
+            connection.execute(update(rows).where(rows.c.batch_id == batch_id, numbered(some)).values(duplicate))
 
 
 def _plan(batch: Row, token: str) -> None:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, insert, select
 
 from purge.batches import ledger_copy
-from purge.batches.check import COLUMNS, draw_up, questions
+from purge.batches.block import COLUMNS
+from purge.batches.check import draw_up, questions
 from purge.batches.model import Batch, Door, PurgeRequest, State
 from purge.evidence import audit
 from purge.evidence.audit import Act
