@@ -52,6 +52,23 @@ def test_the_whole_walk(shop, open_page):
     assert not [url for url in asked if "token" in url]
 
 
+def test_a_row_for_something_else_turns_red_and_may_be_taken_all_the_same(shop, open_page):
+    page = open_page()
+    ann, ben = (email for (email,) in shop.ask("SELECT email FROM customer ORDER BY id LIMIT 2 OFFSET 90"))
+    upload(page, f"Customer Email,Type\n{ann},purge\n{ben},unsubscribe\n".encode())
+    page.wait_for_url("**/mapping")
+    wrong = page.locator("td.bad-cell")
+    expect(wrong).to_have_text("unsubscribeits type is not purge")
+    page.get_by_label("Purge them as well, whatever their type").check()
+    expect(wrong).to_have_count(0)
+    expect(page.get_by_text("2 of the first 2 rows are valid")).to_be_visible()
+    page.get_by_label("Purge them as well, whatever their type").uncheck()
+    expect(wrong).to_have_count(1)
+    page.get_by_role("button", name="Upload", exact=True).click()
+    page.wait_for_url("**/review")
+    expect(page.get_by_role("heading", level=1)).to_have_text("1 customer will be permanently deleted")
+
+
 def test_closing_the_tab_changes_nothing(shop, open_page):
     page = open_page()
     upload(page, people(shop, 500, 1500))

@@ -738,14 +738,14 @@ def test_a_poison_file_breaks_no_look(server, connection, monkeypatch):
     """Whatever is wrong with one, the others go on."""
     put(server, "a.csv", "nobody@people.com")
     put(server, "b.csv", "ann@people.com")
-    real = sys.modules["purge.pickup.take"].columns
+    real = sys.modules["purge.pickup.take"].email_column
 
-    def columns(batch, email_column):
+    def email_column(batch, name):
         if batch.file_name == "a.csv":
             raise ZeroDivisionError
-        return real(batch, email_column)
+        return real(batch, name)
 
-    monkeypatch.setattr(sys.modules["purge.pickup.take"], "columns", columns)
+    monkeypatch.setattr(sys.modules["purge.pickup.take"], "email_column", email_column)
     look_until_answered(connection)
     assert answer(server, "b.result.csv") == {"2": "purged"} and connection.failures == 0 and connection.failing_since
     assert "ZeroDivisionError" in db.session.scalar(select(DroppedFile.trouble).where(DroppedFile.name == "a.csv"))

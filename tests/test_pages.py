@@ -501,6 +501,41 @@ def test_the_mapping_shows_errors_at_their_cells_with_the_spreadsheets_numbers(s
     assert 'name="upload"' not in wrong and "No row has a valid address" in wrong
 
 
+def test_a_row_for_something_else_is_no_purge_unless_somebody_says_so(signed_in):
+    browser, types = signed_in(), ("purge", "unsubscribe", " Purge ")
+    addresses = [f"{name}@people.com" for name in ("ann", "ben", "cy")]
+    for address in addresses:
+        add_customer(address)
+    lines = [f"{address},{type}" for address, type in zip(addresses, types, strict=True)]
+    content = "\n".join(["Email,Type", *lines, ""]).encode()
+    told = []
+    for said in ({}, {"any_type": "yes"}):
+        page = send(browser, content).location
+        browser.post(page, {"column": "0", **said}, page=page)
+        work(batches.check, page.removesuffix("/mapping"))
+        told.append(batch_at(page.removesuffix("/mapping")).planned)
+    assert told == [2, 3]
+    page = send(browser, content).location
+    for address in (page, f"{page}/rows?column=0"):
+        shown = browser.get(address).text
+        assert "2</b> of the first 3 rows are valid" in shown
+        assert 'class="bad-cell">unsubscribe<span class="problem">its type is not purge' in shown
+    assert "whatever their type" in browser.get(page).text
+    whatever = browser.get(f"{page}/rows?column=0&any_type=yes").text
+    assert "3</b> of the first 3 rows are valid" in whatever and "problem" not in whatever
+    trail = browser.get("/audit-trail").text
+    assert trail.count("Column 1 holds the addresses") == 2 and trail.count("s type does not count") == 1
+
+
+def test_two_columns_that_say_what_a_row_is_for_are_one_too_many(signed_in):
+    browser = signed_in()
+    add_customer("ann@people.com")
+    page = send(browser, b"Email,type,Type_\nann@people.com,purge,unsubscribe\n").location
+    refused = browser.post(page, {"column": "0"}, page=page)
+    assert refused.status_code == 422 and "two columns called “type”" in refused.text
+    assert browser.post(page, {"column": "0", "any_type": "yes"}, page=page).status_code == 303
+
+
 def test_of_a_wide_file_the_first_columns_are_shown_and_the_chosen_one(signed_in):
     browser = signed_in()
     header, row = [f"column {n}" for n in range(1_000)], [f"cell {n}" for n in range(999)]

@@ -64,6 +64,14 @@ def test_a_dry_run_stops_at_the_review(run, file):
     assert customers() == 1 and batch().state is State.READY
 
 
+def test_a_row_for_something_else_is_no_purge_unless_somebody_says_so(run, tmp_path):
+    add_customer("ann@people.com"), add_customer("ben@people.com")
+    file = tmp_path / "people.csv"
+    file.write_text("Email,type\nann@people.com,purge\nben@people.com,unsubscribe\n")
+    assert run(file, "--inline", "--yes").exit_code == 0 and customers() == 1
+    assert run(file, "--inline", "--yes", "--any-type").exit_code == 0 and customers() == 0
+
+
 def test_a_small_share_is_said_in_few_words(run, file, monkeypatch):
     monkeypatch.setattr(import_module("purge.batches.check"), "COUNTED", 0)
     for number in range(100):

@@ -1,4 +1,4 @@
-"""Which column holds the address: what the file's first rows look like under a mapping, and the mapping itself."""
+"""Which column holds the address, and whether a row's type counts: the first rows under a mapping, and the mapping itself."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +16,7 @@ from purge.intake import customer_csv
 PREVIEW_ROWS = 100
 SHOWN_COLUMNS = 30
 SAMPLES = 3
-PURGE_TYPE = "purge"
+TYPE, PURGE_TYPE = "type", "purge"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Preview:
     header: tuple[str, ...]
     samples: list[list[str]]
     column: int | None
-    shown: list[int]  # the columns whose cells are shown, the chosen one among them
+    types: list[int]  # the columns called `type`, which say what a row is for
+    shown: list[int]  # the columns whose cells are shown, the chosen one and these among them
     rows: list[PreviewRow]
 
     @property
@@ -48,19 +49,22 @@ class Preview:
         return len(self.rows) - self.invalid if self.column is not None else 0
 
 
-def preview(batch: Batch, column: int | None) -> Preview:
+def preview(batch: Batch, column: int | None, any_type: bool = False) -> Preview:
     """The first 100 rows, each with its verdict under this mapping; a column that is not there counts as none."""
     with upload.open_upload(batch, db.session.scalar) as file:
         header = customer_csv.read_header(file, batch.encoding, batch.delimiter)
     with upload.open_upload(batch, db.session.scalar) as file:
         rows = list(islice(customer_csv.read_rows(file, batch.encoding, batch.delimiter), PREVIEW_ROWS))
     column = column if column is not None and 0 <= column < len(header) else None
+    types = [index for index, name in enumerate(header) if customer_csv.plain_name(name) == TYPE]
+    type_column = None if any_type or not types else types[0]
     return Preview(
         header=header,
         samples=[_samples(rows, index) for index in range(len(header))],
         column=column,
-        shown=[index for index in range(len(header)) if index < SHOWN_COLUMNS or index == column],
-        rows=[_judged(row, column) for row in rows],
+        types=types,
+        shown=[index for index in range(len(header)) if index < SHOWN_COLUMNS or index in (column, *types)],
+        rows=[_judged(row, column, type_column) for row in rows],
     )
 
 
@@ -71,11 +75,17 @@ def affected_rows(batch: Batch) -> list[customer_csv.Row]:
 
 
 def map_fields(
-    batch: Batch, column: int, encoding_agreed: bool, type_column: int | None = None, user_id: int | None = None
+    batch: Batch, column: int, encoding_agreed: bool, any_type: bool = False, user_id: int | None = None
 ) -> None:
-    """Settle the mapping and hand the batch to the check; raises NotPossible."""
-    if not 0 <= column < customer_csv.MAX_COLUMNS or preview(batch, column).column is None:
+    """Settle the mapping and hand the batch to the check; raises NotPossible.
+
+    Where a column says what each row is for, a row for something else is invalid, unless somebody says that any type will do.
+    """
+    shown = preview(batch, column, any_type)
+    if shown.column is None:
         raise NotPossible("Choose the column that holds the customers' e-mail addresses.")
+    if len(shown.types) > 1 and not any_type:
+        raise NotPossible("The file has two columns called “type”. Rename or remove one of them.")
     if not (batch.encoding_agreed or encoding_agreed):
         raise NotPossible("Say first whether the rows with accents read right.")
     moved = db.session.execute(
@@ -84,14 +94,15 @@ def map_fields(
         .values(
             state=State.CHECKING,
             email_column=column,
-            type_column=type_column,
+            type_column=None if any_type or not shown.types else shown.types[0],
             encoding_agreed=True,
             moved_at=now(),
         )
     )
     if not moved.rowcount:
         raise NotPossible("The fields of this batch have been mapped already.")
-    audit.record(Act.MAPPED, user_id, batch.id, column=column + 1)
+    whatever_type = {"any_type": True} if any_type and shown.types else {}
+    audit.record(Act.MAPPED, user_id, batch.id, column=column + 1, **whatever_type)
 
 
 def verdict(row: customer_csv.Row, column: int, type_column: int | None) -> tuple[str | None, str | None]:
@@ -103,11 +114,14 @@ def verdict(row: customer_csv.Row, column: int, type_column: int | None) -> tupl
     return email_address.read(row.cells[column])
 
 
-def _judged(row: customer_csv.Row, column: int | None) -> PreviewRow:
+def _judged(row: customer_csv.Row, column: int | None, type_column: int | None) -> PreviewRow:
     if row.ragged:
         return PreviewRow(row.number, row.cells, row.ragged)
-    problem = None if column is None else email_address.read(row.cells[column])[1]
-    return PreviewRow(row.number, row.cells, problem and problem.words, column if problem else None)
+    problem = None if column is None else verdict(row, column, type_column)[1]
+    if problem is None:
+        return PreviewRow(row.number, row.cells)
+    where = type_column if problem is Reason.OTHER_TYPE else column
+    return PreviewRow(row.number, row.cells, problem.words, where)
 
 
 def _samples(rows: list[customer_csv.Row], index: int) -> list[str]:

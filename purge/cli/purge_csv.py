@@ -31,6 +31,9 @@ DONE, SOME_FAILED, REFUSED = 0, 1, 2
 @click.option(
     "--windows-1252", "agreed", is_flag=True, help="The file is not UTF-8, and its accents read right as windows-1252."
 )
+@click.option(
+    "--any-type", is_flag=True, help="Purge every row, whatever its column “type” says, and not only “purge”."
+)
 @click.option("--dry-run", is_flag=True, help="Stop at the review: say what would be deleted, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask; delete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object: batch, state, rows, outcomes, seconds.")
@@ -40,6 +43,7 @@ def purge(
     file: Path,
     column: str | None,
     agreed: bool,
+    any_type: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -55,7 +59,7 @@ def purge(
     with refusals_end_it():
         make_sure_of_workers(inline)
         with file.open("rb") as stream:
-            batch_id = _open(stream, file.name, column, agreed)
+            batch_id = _open(stream, file.name, column, agreed, any_type)
         _follow(batch_id, State.CHECKING, "Checking", batches.check if inline else None)
         status = carry_out(batch_id, dry_run, yes, inline, began, as_json)
     sys.exit(status)
@@ -95,7 +99,7 @@ def carry_out(batch_id: int, dry_run: bool, yes: bool, inline: bool, began: floa
     return SOME_FAILED if outcomes.get(Outcome.FAILED) or outcomes.get(Outcome.CANCELLED) else DONE
 
 
-def _open(stream: BinaryIO, name: str, column: str | None, agreed: bool) -> int:
+def _open(stream: BinaryIO, name: str, column: str | None, agreed: bool, any_type: bool) -> int:
     """The batch, handed to the check; refused, nothing of it is stored."""
     try:
         batch = batches.open_csv(stream, name, Door.CLI)
@@ -104,7 +108,7 @@ def _open(stream: BinaryIO, name: str, column: str | None, agreed: bool) -> int:
             raise NotPossible(
                 "The file is not UTF-8. Save it as UTF-8, or say --windows-1252 if you know that it is that."
             )
-        batches.map_fields(batch, index, agreed)
+        batches.map_fields(batch, index, agreed, any_type)
     except Exception:
         db.session.rollback()
         raise

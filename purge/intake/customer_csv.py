@@ -112,9 +112,14 @@ def affected_rows(stream: BinaryIO, delimiter: str, limit: int = 20) -> list[Row
     return list(islice((row for row in rows if not all(map(str.isascii, row.cells))), limit))
 
 
+def plain_name(name: str) -> str:
+    """A column's name, however it is spaced or written."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
 def match_email_column(header: tuple[str, ...]) -> int | None:
     """The column that is plainly the e-mail address; None when none is, or two are."""
-    plain = [re.sub(r"[\W_]", "", name).lower() for name in header]
+    plain = [plain_name(name) for name in header]
     for wanted in ({_FIELD_HEADER}, _EMAIL_HEADERS):
         found = [index for index, name in enumerate(plain) if name in wanted]
         if found:

@@ -15,7 +15,6 @@ from purge.extensions import db, one_at_a_time
 from purge.intake import customer_csv, sftp
 from purge.intake.sftp import Drop
 from purge.pickup import files
-from purge.pickup.columns import columns
 from purge.pickup.model import DroppedFile, FileState, SftpConnection, claimed
 from purge.pickup.own_copy import own_copy
 
@@ -87,12 +86,23 @@ def _open(connection: Row, file: Row, copy: BinaryIO) -> Batch:
         raise customer_csv.Refused("The file is not UTF-8. Save it as CSV UTF-8.")
     batch.is_dry = file.is_dry
     batch.caution = None if batch.is_dry else _caution(batch, copy)
-    email_column, type_column = columns(batch, connection.email_column)
-    batches.map_fields(batch, email_column, encoding_agreed=True, type_column=type_column)
+    batches.map_fields(batch, email_column(batch, connection.email_column), encoding_agreed=True)
     allowed = connection.runs_up_to if file.runs_up_to is None else min(file.runs_up_to, connection.runs_up_to)
     files.decide(db.session, file, batch_id=batch.id, runs_up_to=allowed)
     db.session.commit()
     return batch
+
+
+def email_column(batch: Batch, name: str) -> int:
+    """The column of this name; raises Refused, for nobody is there to be asked."""
+    wanted, header = customer_csv.plain_name(name), batches.preview(batch, None).header
+    found = [index for index, title in enumerate(header) if customer_csv.plain_name(title) == wanted]
+    if len(found) != 1:
+        how_many = "two columns" if found else "no column"
+        raise customer_csv.Refused(
+            f"The file has {how_many} called “{name}”. Its first row must hold the columns' names."
+        )
+    return found[0]
 
 
 def _caution(batch: Batch, copy: BinaryIO) -> str | None:

@@ -67,7 +67,8 @@ def _words(event: Event, names: dict[int, str]) -> str:
         case Act.OPENED:
             return f"Came in by {Door(facts['door']).words}, {plural(facts['rows'], 'row')}"
         case Act.MAPPED:
-            return f"Column {facts['column']} holds the addresses"
+            whatever_type = ", and a row's type does not count" if facts.get("any_type") else ""
+            return f"Column {facts['column']} holds the addresses{whatever_type}"
         case Act.CHECKED:
             nobody = f"; without a deletion: {outcomes_in_words(facts['outcomes'])}" if facts["outcomes"] else ""
             return f"Checked: {plural(facts['planned'], 'customer')} to delete{nobody}"

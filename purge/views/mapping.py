@@ -22,10 +22,11 @@ def show(batch_id: int):
 def rows(batch_id: int):
     """The part of the page that hangs on the mapping, and in a line beside it what a screen reader says."""
     batch = fetch(batch_id)
-    column, agreed = request.args.get("column", type=int), "encoding_agreed" in request.args
+    column, said = request.args.get("column", type=int), _said(request.args)
     if redirected := moved_on(batch, State.UPLOADED):
         return redirected
-    shown = render_template("mapping/rows.html", batch=batch, preview=batches.preview(batch, column), agreed=agreed)
+    preview = batches.preview(batch, column, said["any_type"])
+    shown = render_template("mapping/rows.html", batch=batch, preview=preview, **said)
     as_it_is = url_for("mapping.show", batch_id=batch_id, column=column)  # to be loaded anew
     return shown, {"HX-Replace-Url": as_it_is}
 
@@ -33,16 +34,16 @@ def rows(batch_id: int):
 @blueprint.post("")
 def settle(batch_id: int):
     batch = fetch(batch_id)
-    column, agreed = request.form.get("column", -1, type=int), "encoding_agreed" in request.form
+    column, said = request.form.get("column", -1, type=int), _said(request.form)
     if redirected := moved_on(batch, State.UPLOADED):
         return redirected
     if "show" in request.form:  # without JavaScript: the same page under another mapping
-        return _page(batch, column, agreed)
+        return _page(batch, column, **said)
     try:
-        batches.map_fields(batch, column, agreed, user_id=current_user.id)
+        batches.map_fields(batch, column, **said, user_id=current_user.id)
     except NotPossible as refusal:
         db.session.rollback()
-        return _page(batch, column, agreed, str(refusal)), 422
+        return _page(batch, column, **said, refusal=str(refusal)), 422
     db.session.commit()
     ring(batch)
     return redirect(url_for("batches.checking", batch_id=batch.id), 303)
@@ -57,13 +58,21 @@ def destroyed(lost: Lost):
     raise lost
 
 
-def _page(batch, column: int | None, agreed: bool = False, refusal: str | None = None) -> str:
+def _said(form) -> dict[str, bool]:
+    """What somebody has ticked."""
+    return {name: name in form for name in ("encoding_agreed", "any_type")}
+
+
+def _page(
+    batch, column: int | None, encoding_agreed: bool = False, any_type: bool = False, refusal: str | None = None
+) -> str:
     return render_template(
         "mapping/show.html",
         batch=batch,
-        preview=batches.preview(batch, column),
+        preview=batches.preview(batch, column, any_type),
         affected=batches.affected_rows(batch),
-        agreed=agreed,
+        encoding_agreed=encoding_agreed,
+        any_type=any_type,
         refusal=refusal,
         before=batches.seen_before(batch),
         stage="mapping",
