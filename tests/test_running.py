@@ -50,6 +50,19 @@ def test_the_first_start_makes_everything_and_ctrl_c_takes_it_all_down_again(ins
     assert "Traceback" not in instance.output
 
 
+def test_under_another_secret_key_our_own_server_is_looked_into_again(instance):
+    def seen() -> list[tuple]:
+        return instance.ask("SELECT seen_at FROM sftp_connection WHERE seen_at IS NOT NULL")
+
+    instance.start()
+    instance.wait_for(seen)
+    instance.stop()
+    before = seen()
+    (instance.folder / "secret_key").write_text("another" * 10)
+    instance.start()
+    instance.wait_for(lambda: seen() != before)
+
+
 def test_an_empty_start_has_no_customers_and_a_usual_one_has_demo_data(tmp_path):
     for demo, customers in (("0", 0), ("1", 20_000)):
         instance = Instance(tmp_path / f"demo {demo}", DEMO=demo)

@@ -3,6 +3,7 @@
 from purge.pickup.connections import (
     Step,
     bound,
+    can_sign_in,
     every,
     look_soon,
     looking_into,
@@ -28,6 +29,7 @@ __all__ = [
     "about_to_run",
     "at_rest",
     "bound",
+    "can_sign_in",
     "due",
     "every",
     "forget_names",

@@ -65,6 +65,14 @@ def address(connection: SftpConnection | Row) -> Address:
     return Address(connection.host, connection.port, connection.username, private, keys)
 
 
+def can_sign_in(connection: SftpConnection) -> bool:
+    """Whether our key for it can be read."""
+    try:
+        return bool(address(connection))
+    except OurOwn:
+        return False
+
+
 def test(connection: SftpConnection) -> list[Step]:
     """Do on the server what a pick-up does, step by step, up to the first that fails."""
     steps = []
