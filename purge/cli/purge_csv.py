@@ -34,7 +34,9 @@ DONE, SOME_FAILED, REFUSED = 0, 1, 2
 @click.option(
     "--any-type", is_flag=True, help="Purge every row, whatever its column “type” says, and not only “purge”."
 )
-@click.option("--dry-run", is_flag=True, help="Stop at the review: say what would be deleted, and delete nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be deleted, and stop at the review: the batch waits for a yes."
+)
 @click.option("--yes", is_flag=True, help="Do not ask; delete.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object: batch, state, rows, outcomes, seconds.")
 @click.option("--inline", is_flag=True, help="Do the work here, without workers.")
