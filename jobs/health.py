@@ -48,9 +48,9 @@ def look(closely: bool = False) -> list[Finding]:
     return list(found.values())
 
 
-def scheduler_was_here(seconds: int = SCHEDULER_SECONDS) -> None:
+def scheduler_was_here() -> None:
     """The scheduler's sign of life, forgotten when it does not come back in time."""
-    queues.connect().set(SCHEDULER_KEY, now().isoformat(), ex=seconds)
+    queues.connect().set(SCHEDULER_KEY, now().isoformat(), ex=SCHEDULER_SECONDS)
 
 
 def _found(name: str, finding: Callable[[], tuple[bool, str, float]]) -> Finding:

@@ -63,6 +63,8 @@ class SafeWorker(Worker):
             super().set_shutdown_requested_date()
 
     def heartbeat(self, timeout=None, pipeline=None):
+        if self.is_told_to_stop:  # it may have been while the job's process was being made
+            self.tell_horse_to_stop()
         super().heartbeat(self.worker_ttl, pipeline)  # RQ itself would add a minute
         worker_registration.register(self, pipeline)  # a Redis that came back empty knows nobody
 
@@ -80,11 +82,18 @@ class SafeWorker(Worker):
 
     def handle_warm_shutdown_request(self):
         super().handle_warm_shutdown_request()
-        if self.horse_pid:
-            os.kill(self.horse_pid, signal.SIGUSR1)
+        self.tell_horse_to_stop()
+
+    def tell_horse_to_stop(self):
+        with suppress(ProcessLookupError):
+            if self.horse_pid:
+                os.kill(self.horse_pid, signal.SIGUSR1)
 
     def main_work_horse(self, job, queue):
         signal.signal(signal.SIGUSR1, lambda *_: stopping.set())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+        if self.is_told_to_stop:
+            stopping.set()
         parent = os.getppid()
         dies_with_us(signal.SIGKILL)
         if os.getppid() != parent:
@@ -114,7 +123,7 @@ def workers(queue: Queue) -> int:
 
 def work(*names: str) -> None:
     """Take jobs from these queues, the first one's first, until told to stop. While Redis is away, wait for it."""
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a job told to stop before it listens must not die of it
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # a job told to stop before it listens must hear it then
     while _work_until_redis_goes(names):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: sys.exit(0))

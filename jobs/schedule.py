@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import timedelta
 
 import redis
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 SWEEP_SECONDS = 2
 AGAIN_SECONDS = 10  # after tidying that was not possible, which its log says each time
 TIDYING_SECONDS = 600  # to write a large file anew takes minutes
+SIGN_SECONDS = 10
 REST_TIMES = 10  # after tidying for a second, ten seconds in which others may write
 
 
@@ -68,12 +70,22 @@ def look_at_drops() -> None:
 
 
 def tidy_at_length() -> bool:
-    """Tidy, after a sign of life that lasts as long as it may take."""
-    scheduler_was_here(TIDYING_SECONDS)
+    """Tidy, with signs of life as long as it may take."""
+    is_done = threading.Event()
+
+    def give_signs() -> None:
+        until = time.monotonic() + TIDYING_SECONDS
+        while not is_done.wait(SIGN_SECONDS) and time.monotonic() < until:
+            with suppress(redis.RedisError):
+                scheduler_was_here()
+
+    signs = threading.Thread(target=copy_context().run, args=(give_signs,))  # the app's context
+    signs.start()
     try:
         return tidy()
     finally:
-        scheduler_was_here()
+        is_done.set()
+        signs.join()
 
 
 def tidy() -> bool:

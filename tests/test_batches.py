@@ -549,7 +549,7 @@ def test_a_check_that_never_ends_is_refused_in_words_and_its_file_destroyed(app,
     def broken(*_):
         raise RuntimeError
 
-    monkeypatch.setattr(import_module("purge.batches.check"), "verdict", broken)
+    monkeypatch.setattr("purge.batches.block.verdict", broken)
     for _ in range(5):
         with pytest.raises(RuntimeError):
             work(batches.check, batch)
@@ -666,6 +666,21 @@ def test_one_poisonous_row_loses_only_itself(app):
     assert [reason for _, outcome, reason in batches.results(batch) if outcome is Outcome.FAILED] == [
         "the database refused to delete this customer"
     ]
+
+
+def test_a_hundred_are_deleted_by_as_many_statements_as_ten(app):
+    asked, told = [], []
+    event.listen(db.engine, "before_cursor_execute", lambda _c, _cu, sql, *_: asked.append(sql))
+    for number in (10, 100):
+        lines = [f"p{n}-of-{number}@people.com" for n in range(number)]
+        for line in lines:
+            hang_everything_on(add_customer(line), read_map(db.metadata), "x")
+        batch = confirmed(*lines)
+        asked.clear()
+        work(batches.run, batch)
+        told.append(len(asked))
+        assert counts(batch) == {Outcome.PURGED: number}
+    assert told[0] == told[1] < 60
 
 
 def test_two_workers_refused_the_same_chunk_fail_nobody_who_was_not_tried_alone(app):

@@ -1,6 +1,7 @@
 """Who was purged is known again by their address, and kept by nobody."""
 
 import hmac
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import delete, func, insert, select, text, update
@@ -80,6 +81,21 @@ def test_what_was_checked_under_another_key_is_not_carried_out(app):
     work(batches.run, checking)
     assert counts(running) == {Outcome.CANCELLED: 1} and counts(checking) == {Outcome.PURGED: 1}
     assert sorted(db.session.scalars(select(Customer.email))) == ["p0@people.com", "p1@people.com"]
+
+
+def test_what_a_command_that_was_stopped_left_waiting_under_another_key_is_ended_by_the_next_one(app, monkeypatch):
+    add_customer("ann@people.com")
+    finished("ann@people.com")
+    add_customer("ben@people.com")
+    batch = confirmed("ben@people.com")
+    db.session.commit()
+    app.config["LEDGER_KEY"] = b"another" * 5
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("purge.cli.setup._end_what_waits", Mock(side_effect=KeyboardInterrupt))
+        upgrade_schema(another_ledger_key=True)
+    upgrade_schema(another_ledger_key=True)
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.CANCELLED: 1}
 
 
 def test_a_ledger_that_somebody_changed_is_found_out(app, signed_in):

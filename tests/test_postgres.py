@@ -1,6 +1,7 @@
 """What only PostgreSQL can do to us: stop, cut connections, see a deadlock, take too long, be another one than we need."""
 
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -11,7 +12,7 @@ from importlib import import_module
 import psycopg
 import pytest
 from sqlalchemy import event, func, insert, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobs import health
 from purge import batches, schema
@@ -79,11 +80,13 @@ def test_what_was_lost_with_its_session_is_free_too(app):
         assert is_alone
 
 
-def test_the_server_crashes_in_the_middle_of_a_batch_and_comes_back(shop, own_server, dice):
+@pytest.mark.parametrize("way", [signal.SIGQUIT, signal.SIGINT], ids=["crash", "stop"])
+def test_the_server_is_away_in_the_middle_of_a_batch_and_comes_back(shop, own_server, dice, way):
     purging = shop.purge()
-    for at in sorted(dice.randrange(1, len(shop.planned)) for _ in range(3)):
+    for at in sorted(dice.randrange(1, len(shop.planned) // 2) for _ in range(3)):
         shop.wait_for(lambda at=at: shop.purged() >= at)
-        own_server.stop()
+        assert shop.purged() < len(shop.planned)
+        own_server.stop(way)
         time.sleep(dice.random() * 2)
         own_server.start()
     purging.kill()
@@ -91,9 +94,10 @@ def test_the_server_crashes_in_the_middle_of_a_batch_and_comes_back(shop, own_se
     wait_until_finished(shop)
 
 
-def test_inline_goes_on_when_the_server_is_back(shop, own_server):
+def test_inline_goes_on_when_the_server_is_back(shop, own_server, dice):
     purging = shop.purge("--inline")
-    shop.wait_for(lambda: shop.purged() > 0)
+    at = dice.randrange(1, len(shop.planned) // 2)
+    shop.wait_for(lambda: shop.purged() >= at)
     own_server.stop()
     time.sleep(2)
     own_server.start()
@@ -161,6 +165,76 @@ def test_a_deadlock_is_tried_again(app):
     running.join(30)
     db.session.expire_all()
     assert not running.is_alive() and counts(batch) == {Outcome.PURGED: 2} and batch.state is State.FINISHED
+
+
+def refuse_with(code: str, id: int, unless: str = "false") -> None:
+    """From now on PostgreSQL refuses to delete this customer, and calls it so; not where `unless` is true."""
+    refuse("DELETE", "customer", f"old.id = {id}")
+    does = f"BEGIN IF {unless} THEN RETURN old; END IF; RAISE 'no' USING ERRCODE = '{code}'; END"
+    db.session.execute(text(f"CREATE OR REPLACE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS $$ {does} $$"))
+
+
+@pytest.mark.parametrize("code", ["P0001", "LH001", "21000", "38001", "54000", "XX001"])
+def test_whatever_a_refusal_is_called_it_loses_only_its_row(app, code):
+    ids = [add_customer(f"p{n}@people.com") for n in range(8)]
+    batch = confirmed(*(f"p{n}@people.com" for n in range(8)))
+    refuse_with(code, ids[5])
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 7, Outcome.FAILED: 1} and batch.state is State.FINISHED
+
+
+@pytest.mark.parametrize("code", ["25006", "42501", "53100", "57P01", "58030", "XX000"])
+def test_trouble_of_the_servers_fails_nobody_and_the_chunk_waits(app, code):
+    ids = [add_customer(f"p{n}@people.com") for n in range(8)]
+    batch = confirmed(*(f"p{n}@people.com" for n in range(8)))
+    refuse_with(code, ids[5])
+    with pytest.raises(DBAPIError):
+        work(batches.run, batch)
+    whole = select(Chunk.requests).where(Chunk.batch_id == batch.id, Chunk.state == "waiting")
+    assert counts(batch) == {} and db.session.scalars(whole).all() == [8]
+    db.session.execute(text("DROP TRIGGER refused ON customer"))
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 8}
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01"])
+def test_what_got_in_the_way_is_tried_again_and_not_for_ever(app, monkeypatch, code):
+    person, tries = add_customer("ann@people.com"), import_module("purge.batches.run").MOST_RETRIES
+    batch = confirmed("ann@people.com")
+    db.session.execute(text("CREATE SEQUENCE tried"))  # which no rollback takes back
+    refuse_with(code, person, unless=f"nextval('tried') > {tries + 3}")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(OperationalError):
+        work(batches.run, batch)
+    assert db.session.scalar(text("SELECT last_value FROM tried")) == 1 + tries and counts(batch) == {}
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 1}
+
+
+def test_a_check_waits_a_moment_for_a_table_that_somebody_vacuums(app, monkeypatch, caplog):
+    """As a VACUUM or a REINDEX of an administrator's has it for hours."""
+    monkeypatch.setattr(import_module("purge.batches.check"), "TELL_SECONDS", 0.2)
+    person = add_customer("p0@people.com")
+    with psycopg.connect(app.config["SQLALCHEMY_DATABASE_URI"].replace("+psycopg", "")) as other:
+        db.session.commit()
+        other.execute("LOCK TABLE purge_request IN SHARE UPDATE EXCLUSIVE MODE")
+        batch = checked(*(f"p{n}@people.com" for n in range(FEW_ROWS + 1)))
+    assert batch.planned == 1 and "without statistics" in caplog.text
+    with db.engine.connect() as connection:
+        assert connection.scalar(text("SHOW lock_timeout")) != "200ms"
+    batches.confirm(batch, batch.plan_digest)
+    work(batches.run, batch)
+    assert not db.session.get(Customer, person)
+
+
+def test_a_long_check_gives_signs_of_life_to_its_end(app, monkeypatch):
+    module = import_module("purge.batches.check")
+    monkeypatch.setattr(module, "SIGN_SECONDS", 0)
+    monkeypatch.setattr(module, "FROM_ROWS", 0)
+    moves, move = [], module._move
+    monkeypatch.setattr(module, "_move", lambda *given, **values: moves.append(values) or move(*given, **values))
+    checked("nobody@people.com")
+    assert moves.count({}) > len(read_map(db.metadata).tables)
 
 
 def test_a_reward_that_is_sent_on_its_way_meanwhile_is_cancelled_too(app):
@@ -431,15 +505,62 @@ def test_a_role_that_may_make_no_tables_is_said_by_init_db(tmp_path, postgres):
     assert "Traceback" not in told.stderr
 
 
-def test_what_a_database_lacks_is_named(app):
-    for statement in ("DROP INDEX ix_order_customer_id", "SET timezone = 'Asia/Kathmandu'"):
-        with db.engine.connect() as connection:
-            assert schema.missing(connection) == []
-            connection.execute(text(statement))
-            (sentence,) = schema.missing(connection)
-            assert "order.customer_id" in sentence or "UTC" in sentence
-            connection.rollback()
-            connection.invalidate()
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("DROP INDEX ix_order_customer_id", "order.customer_id"),
+        (
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_order_customer_id'::regclass",
+            "order.customer_id",
+        ),
+        (
+            'DROP INDEX ix_order_customer_id; CREATE INDEX part ON "order" (customer_id) WHERE total > 100',
+            "order.customer_id",
+        ),
+        ("SET timezone = 'Asia/Kathmandu'", "UTC"),
+        ("DROP EXTENSION pg_trgm CASCADE", "pg_trgm"),
+    ],
+)
+def test_what_a_database_lacks_is_named(app, statement, words):
+    with db.engine.connect() as connection:
+        assert schema.missing(connection) == []
+        connection.exec_driver_sql(statement)
+        (sentence,) = schema.missing(connection)
+        assert words in sentence
+        connection.rollback()
+        connection.invalidate()
+
+
+def test_an_index_of_all_who_are_somebodys_is_as_good_as_one_of_all(app):
+    with db.engine.connect() as connection:
+        connection.exec_driver_sql("DROP INDEX ix_order_customer_id")
+        connection.exec_driver_sql('CREATE INDEX part ON "order" (customer_id) WHERE customer_id IS NOT NULL')
+        assert schema.missing(connection) == []
+        connection.rollback()
+
+
+def test_a_server_that_is_too_old_is_named(app, monkeypatch):
+    monkeypatch.setattr(schema, "OLDEST_POSTGRESQL", 99)
+    with db.engine.connect() as connection:
+        (sentence,) = schema.misfits(connection)
+    assert "too old: 99" in sentence
+
+
+@pytest.mark.parametrize("term", ["wendy", "endy", "wen ott"])
+def test_a_search_is_read_from_the_index_of_trigrams(app, term):
+    add_customer("wendy@people.com", first_name="Wendy", surname="Otter")
+    asked = []
+    event.listen(db.engine, "before_cursor_execute", lambda _c, _cu, sql, values, *_: asked.append((sql, values)))
+    find(Asked(term=term))
+    searches = [one for one in asked if "customer_search" in one[0]]
+    with db.engine.connect() as connection:
+        for way in ("seqscan", "indexscan", "indexonlyscan"):  # as of a table with more in it than one customer
+            connection.execute(text(f"SET enable_{way} = off"))
+        for sql, values in searches:
+            plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {sql}", values).scalars())
+            assert "ix_customer_search_text" in plan, plan
+        connection.invalidate()
+    assert searches
 
 
 @pytest.mark.parametrize(("ahead", "words"), [(3 * 86_400, "259,200 seconds ahead of"), (-90, "90 seconds behind")])

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, cast, exists, func, literal, select
+from sqlalchemy import BigInteger, ColumnElement, cast, exists, func, literal, select
 
 from purge import email_address
-from purge.batches.model import Batch, Chunk, ChunkState, Outcome, PurgeRequest, Reason, State
+from purge.batches.model import Batch, Chunk, ChunkState, Door, Outcome, PurgeRequest, Reason, State
 from purge.erasure.map import Action, read_map
 from purge.evidence.ledger import LedgerEntry
 from purge.extensions import db, now
@@ -91,17 +91,26 @@ def unrecorded() -> int | None:
 
 
 def last_moved() -> tuple[int, timedelta] | None:
-    """The batch with the latest sign of life, and how long ago that was; None when none is checked or has waiting chunks."""
+    """The batch with the latest sign of life, and how long ago that was; None when none is checked or has waiting chunks.
+
+    Where both files and single customers have work, of those who are silent for longer: each have workers of their own.
+    """
+    moved = filter(None, (_last_moved(Batch.door == Door.FORM), _last_moved(Batch.door != Door.FORM)))
+    last = min(moved, key=lambda one: one[1], default=None)
+    return last and (last[0], now() - last[1])
+
+
+def _last_moved(of_these: ColumnElement[bool]) -> tuple[int, datetime] | None:
     last = select(func.max(Chunk.finished_at)).where(Chunk.batch_id == Batch.id).scalar_subquery()
     running = Batch.state.in_([State.RUNNING, State.CANCELLING]) & _WAITS
-    at_work = select(Batch.id, Batch.moved_at, last).where((Batch.state == State.CHECKING) | running)
+    at_work = select(Batch.id, Batch.moved_at, last).where(of_these, (Batch.state == State.CHECKING) | running)
     moved = {id: max(filter(None, signs)) for id, *signs in db.session.execute(at_work)}
     if not moved:
         return None
-    ended = select(Batch.id, Batch.finished_at).where(Batch.state == State.FINISHED)  # only then others have their turn
+    ended = select(Batch.id, Batch.finished_at).where(of_these, Batch.state == State.FINISHED)
+    # Only when it ends others have their turn.
     moved |= {id: at for id, at in db.session.execute(ended.order_by(Batch.finished_at.desc()).limit(1))}
-    last_id = max(moved, key=moved.get)
-    return last_id, now() - moved[last_id]
+    return max(moved.items(), key=lambda one: one[1])
 
 
 def oldest_pending() -> tuple[int, timedelta] | None:

@@ -1,6 +1,8 @@
 """The check: every row of the file gets an outcome or a customer's frozen id; then the file is destroyed."""
 
 import json
+import logging
+import time
 import uuid
 from array import array
 from collections import ChainMap
@@ -39,14 +41,18 @@ from purge.intake import customer_csv
 from purge.models import Customer
 from purge.pace import at_once
 
+log = logging.getLogger(__name__)
+
 # In a large block more rows fall on each of SQLite's pages, which is written once for all of them; but its one writer is
 # busy with a block for a tenth of a second or two. Of a small file a quarter, so that it is read and written at once as well.
 BLOCK_ROWS, LEAST_BLOCK_ROWS = 20_000, 2_500
 WRITERS = {"sqlite": 1, "postgresql": 2}
 QUESTIONS, FROM_ROWS = 2, 2_000  # at a time; for fewer rows two threads would be more work than the questions
+TELL_SECONDS, LOCK_NOT_AVAILABLE = 60, "55P03"
 FEW_ROWS = 200  # may be read again and again; to tell PostgreSQL of them takes longer
 COUNTED = 100_000  # customers, however few rows the file has
 MOST_ATTEMPTS = 5
+SIGN_SECONDS = 10  # between two signs of life, where nothing is written
 LOCKS = 64  # on SQLite each is a file; two batches that share one are checked one after the other
 
 
@@ -74,9 +80,11 @@ def check(batch_id: int, keep_going: Callable[[], bool] = lambda: True) -> None:
             if batch and (seen := _stage(batch, token, keep_going)):
                 for alike in seen.alike():
                     _mark_duplicates(batch_id, token, one_address(batch_id, alike))
+                sign = _SignOfLife(batch_id, token)
                 _tell_of_new_rows(batch.rows)
+                sign.give()
                 _mark_duplicates(batch_id, token, one_customer(batch_id))
-                _plan(batch, token)
+                _plan(batch, token, sign)
         except Overtaken:
             return
         except (OperationalError, ProgrammingError, InternalError):
@@ -155,9 +163,16 @@ def _tell_of_new_rows(rows: int) -> None:
         # keep everybody from the table.
         tell = "VACUUM (ANALYZE, TRUNCATE OFF)" if rows > BLOCK_ROWS else "ANALYZE"
         with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.exec_driver_sql("SET lock_timeout = 0")  # another check may be telling it just now
-            connection.exec_driver_sql(f"{tell} purge_request (batch_id, customer_id, outcome)")
-            connection.exec_driver_sql("RESET lock_timeout")
+            # Another check may be telling it just now; but somebody's VACUUM or REINDEX has the table for hours.
+            connection.exec_driver_sql(f"SET lock_timeout = '{TELL_SECONDS}s'")
+            try:
+                connection.exec_driver_sql(f"{tell} purge_request (batch_id, customer_id, outcome)")
+            except OperationalError as error:
+                if error.orig.sqlstate != LOCK_NOT_AVAILABLE:
+                    raise
+                log.warning("somebody has the table of purge requests; a check goes on without statistics of its rows")
+            finally:
+                connection.exec_driver_sql("RESET lock_timeout")
 
 
 def _scalar(wanted: Select) -> bytes | None:
@@ -177,9 +192,27 @@ def _mark_duplicates(batch_id: int, token: str, repeated: Select) -> None:
             connection.execute(update(rows).where(rows.c.batch_id == batch_id, numbered(some)).values(duplicate))
 
 
-def _plan(batch: Row, token: str) -> None:
+class _SignOfLife:
+    """Given now and then, however often: to tell PostgreSQL of ten million rows, or to count what falls with them, takes minutes."""
+
+    def __init__(self, batch_id: int, token: str):
+        self.place, self.given = (batch_id, token), time.monotonic()
+
+    def give(self) -> None:
+        if time.monotonic() - self.given > SIGN_SECONDS:
+            with db.engine.begin() as connection:
+                _move(connection, *self.place)
+            self.given = time.monotonic()
+
+
+def _plan(batch: Row, token: str, sign: _SignOfLife) -> None:
+    def answer(question: Callable[[Connection], Any]) -> Any:
+        answered = _ask(question)
+        sign.give()
+        return answered
+
     if batch.rows > FROM_ROWS:
-        answers = at_once(_ask, questions(batch.id, batch.rows), QUESTIONS)
+        answers = at_once(answer, questions(batch.id, batch.rows), QUESTIONS)
     else:
         answers = _ask(lambda connection: [question(connection) for question in questions(batch.id, batch.rows)])
     with db.engine.begin() as connection:

@@ -63,7 +63,7 @@ def open_returned(here: list[tuple[int, bytes]]) -> int:
         requests = ((batch_id, number, print, id, None, None) for number, (id, print) in enumerate(here, start=1))
         insert_rows(connection, PurgeRequest.__tablename__, COLUMNS, requests)
         if connection.dialect.name == "postgresql":  # or it would take them for few
-            connection.exec_driver_sql("ANALYZE purge_request (batch_id, customer_id, outcome)")
+            connection.exec_driver_sql("ANALYZE (SKIP_LOCKED) purge_request (batch_id, customer_id, outcome)")
         answers = [question(connection) for question in questions(batch_id, rows)]
         audit.append(connection, Act.OPENED, batch_id=batch_id, door=Door.RESTORE, rows=rows)
         draw_up(connection, batch_id, rows, token, answers)

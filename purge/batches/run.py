@@ -36,11 +36,17 @@ MOST_RETRIES = 5
 GROWTH = 2
 A_DAY = timedelta(days=1)  # by which no two clocks differ
 
-# What PostgreSQL calls a transaction that another one got in the way of; a statement, and a lock, that took too long; and what
-# a trigger says that refuses a row.
+# What PostgreSQL calls a transaction that another one got in the way of; a statement, and a lock, that took too long; and a page
+# that is broken.
 GOT_IN_THE_WAY = ("40001", "40P01")
 TOOK_TOO_LONG = ("57014", "55P03")
-RAISED = "P0001"
+BROKEN = ("XX001", "XX002")
+# What it calls, by the first two characters, trouble of its own, or a database that is not as the app needs it. Anything else is about
+# the rows: a trigger that refuses one may raise whatever its author has thought of.
+TROUBLE = (
+    *("08", "0A", "0B", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "53"),
+    *("55", "57", "58", "72", "F0", "HV", "XX"),
+)
 
 
 class Ran(NamedTuple):
@@ -111,7 +117,10 @@ def _is_refusal(error: DBAPIError | NotErased, chunk: Row) -> bool:
     """
     if isinstance(error, NotErased | IntegrityError | DataError):
         return True
-    return _sqlstate(error) == RAISED or (_sqlstate(error) in TOOK_TOO_LONG and chunk.requests > 1)
+    state = _sqlstate(error)
+    if state in TOOK_TOO_LONG:
+        return chunk.requests > 1
+    return state is not None and (state in BROKEN or not state.startswith(TROUBLE))
 
 
 def _told(error: DBAPIError | NotErased) -> str:
@@ -266,14 +275,15 @@ def _record(
 ) -> None:
     """The chunk is done, and the audit trail says what came of it: no event, no deletion."""
     done = {"state": ChunkState.DONE, "started_at": started_at, "finished_at": now(), "erased": erased, **outcomes}
-    connection.execute(update(Chunk).where(Chunk.id == chunk.id, Chunk.state == ChunkState.WAITING).values(done))
+    this = Chunk.id == chunk.id, Chunk.state == ChunkState.WAITING
+    assert connection.execute(update(Chunk).where(*this).values(done)).rowcount == 1  # we hold it
     came_of_it = {outcome: rows for outcome, rows in outcomes.items() if rows}
     told = {"outcomes": came_of_it, "erased": erased or {}, "ledger": ledger.as_text(entered)}
     audit.append(connection, Act.CHUNK, batch_id=chunk.batch_id, **told)
 
 
 def _sqlstate(error: DBAPIError) -> str | None:
-    """PostgreSQL's name for what went wrong."""
+    """PostgreSQL's name for what went wrong; None on SQLite, and where the connection is gone."""
     return getattr(error.orig, "sqlstate", None)
 
 

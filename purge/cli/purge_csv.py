@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 
 from jobs.bell import ring, workers
 from purge import batches
@@ -176,7 +176,7 @@ def _follow(batch_id: int, state: State, doing: str, work) -> None:
                 if work is not None:
                     work(batch_id, keep_going=show)
                 show()
-            except OperationalError:  # a worker would have its next turn
+            except (OperationalError, InternalError):  # a worker would have its next turn
                 db.session.rollback()
                 if not has_told:
                     click.echo("\nThe database is away, or somebody holds a customer; trying again …", err=True)

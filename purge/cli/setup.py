@@ -166,7 +166,7 @@ def upgrade_schema(another_ledger_key: bool = False, accept_ledger: bool = False
                     has_changed = LedgerKey.__tablename__ in there and has_other_key(connection)
                     _begin_evidence(connection, there, another_ledger_key, accept_ledger)
                     has_changed = has_changed and not has_other_key(connection)
-                if has_changed:
+                if has_changed or another_ledger_key:  # which may have been adopted by a command that was killed here
                     _end_what_waits()
                 return
         if waited == WORTH_SAYING:
