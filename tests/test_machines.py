@@ -5,13 +5,13 @@ import os
 import re
 import signal
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import psycopg
 import pytest
 import redis
 from pysqlite3 import dbapi2 as sqlite3
-from rq import Queue
+from rq import Callback, Queue
 from rq.serializers import JSONSerializer
 from sqlalchemy import text
 
@@ -159,6 +159,91 @@ def test_a_server_that_ends_idle_sessions_takes_no_lock_away(app):
         time.sleep(1)
         with alone(db.engine, "a test") as is_alone:
             assert not is_alone
+
+
+def test_told_to_stop_a_worker_finishes_the_chunk_in_hand_and_begins_no_other(shop, dice):
+    """At any moment of it; to go on is for others, of whom here are none."""
+    machines = shop.instance
+    purging = shop.purge()
+    purged_some(shop, dice)
+    make_deletions_slow(shop)
+    for _ in range(3):
+        machines.end("schedule")
+        shop.wait_for(lambda: is_at_a_chunk(shop))
+        time.sleep(dice.random() / 10)
+        done, in_hand = shop.ask(DONE)[0][0], len(machines.of("worker"))
+        began = time.monotonic()
+        ended = set(machines.end("worker"))
+        assert 0 in ended and ended <= {0, -signal.SIGTERM}, "the latter while it still starts"
+        assert time.monotonic() - began < 30
+        finished = shop.ask(DONE)[0][0] - done
+        assert 1 <= finished <= 2 * in_hand, "what ended between our question and the signal counts too"
+        assert not is_at_a_chunk(shop)
+        machines.start("worker", "worker", "schedule")
+    purging.kill()
+    purging.communicate()
+    write(shop, "DROP TRIGGER slow" + (" ON customer" if "DATABASE_URL" in machines.environ else ""))
+    shop.wait_for(lambda: shop.ask("SELECT state FROM batch") == [("finished",)])
+    shop.assert_only_the_planned_are_gone()
+
+
+DONE = "SELECT count(*) FROM chunk WHERE state = 'done' AND purged > 0"
+
+
+def make_deletions_slow(shop) -> None:
+    """A tenth of a second for a customer."""
+    if "DATABASE_URL" in shop.instance.environ:
+        write(
+            shop,
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN old; END $$;"
+            "CREATE TRIGGER slow BEFORE DELETE ON customer FOR EACH ROW EXECUTE FUNCTION slow()",
+        )
+        return
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000) SELECT count(*) FROM n"
+    write(shop, f"CREATE TRIGGER slow BEFORE DELETE ON customer BEGIN {numbers}; END")
+
+
+def is_at_a_chunk(shop) -> bool:
+    """Whether somebody is deleting at this moment."""
+    if "DATABASE_URL" in shop.instance.environ:
+        at_it = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'DELETE FROM customer%'"
+        return shop.ask(f"{at_it} AND state = 'active' AND pid <> pg_backend_pid()") != [(0,)]
+    with closing(sqlite3.connect(shop.instance.folder / "purge.db", timeout=0.05, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        connection.execute("ROLLBACK")
+        return False
+
+
+def test_hand_made_jobs_among_ours_run_nothing_and_hold_nothing_up(shop, dice, tmp_path):
+    mark, purging = tmp_path / "pwned", shop.purge()
+    connection = redis.Redis.from_url(shop.instance.redis.url)
+    touch, at = f"touch {mark}", sorted(dice.randrange(1, len(shop.planned)) for _ in range(6))
+    for purged in at:
+        shop.wait_for(lambda purged=purged: shop.purged() >= purged)
+        name, serializer = dice.choice(["single", "bulk", "pick-up"]), dice.choice([JSONSerializer, None])
+        strange = Queue(name, connection=connection, serializer=serializer)
+        strange.enqueue("os.system", touch)
+        strange.enqueue("jobs.tasks.run_batch", 1, on_success=Callback(os.system), on_failure=Callback(os.system))
+        connection.rpush(strange.key, "no-such-job")
+    shop.assert_ended_as_planned(purging)
+    shop.wait_for(lambda: all(Queue(name, connection=connection).count == 0 for name in ("single", "bulk", "pick-up")))
+    assert not mark.exists() and all(well(shop).values())
+
+
+def test_redis_emptied_again_and_again_under_living_workers(shop, dice):
+    purging, connection = shop.purge(), redis.Redis.from_url(shop.instance.redis.url)
+    emptied, until = 0, time.monotonic() + PATIENCE
+    while purging.poll() is None:
+        assert time.monotonic() < until
+        if shop.purged():  # before that `flask purge` may find no worker
+            connection.flushall()
+            emptied += 1
+        time.sleep(dice.random())
+    assert emptied > 3
+    shop.assert_ended_as_planned(purging)
 
 
 def test_the_same_job_delivered_again_and_again(shop, dice):

@@ -1,5 +1,6 @@
 """What only SQLite can do to us: a disk that is full, and one writer at a time."""
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from purge.batches.check import BLOCK_ROWS
 from tests import PATIENCE
 from tests.instance import Admin
 from tests.shop import Shop
@@ -64,7 +66,26 @@ def test_a_full_disk_loses_nothing_and_the_batch_goes_on_when_there_is_room(smal
         shop.stop()
 
 
-def test_web_two_workers_and_a_pick_up_at_once_never_find_the_database_locked(tmp_path, stock):
+def test_a_disk_that_fills_during_the_check_loses_no_row(small_disk, stock, dice):
+    shop = Shop(small_disk, stock)
+    try:
+        fill(small_disk, free=60_000_000)
+        shop.add_rows(6 * BLOCK_ROWS)
+        purging, at = shop.purge(), dice.randrange(0, 3) * BLOCK_ROWS
+        shop.wait_for(lambda: shop.ask(f"SELECT 1 FROM batch WHERE state = 'checking' AND checked_rows >= {at}"))
+        fill(small_disk)
+        time.sleep(3)
+        fill(small_disk)
+        assert shop.ask("SELECT batch.state, purged FROM batch LEFT JOIN chunk ON batch_id = batch.id") == [
+            ("checking", None)
+        ]
+        (small_disk / FILLED).unlink()
+        shop.assert_ended_as_planned(purging)
+    finally:
+        shop.stop()
+
+
+def test_web_two_workers_and_a_pick_up_at_once_never_find_the_database_locked(tmp_path, stock, dice):
     shop = Shop(tmp_path, stock, DROP_AGE_SECONDS="1")
     try:
         others = [id for (id,) in shop.ask("SELECT id FROM customer ORDER BY id") if id not in shop.planned][1_000:]
@@ -80,8 +101,9 @@ def test_web_two_workers_and_a_pick_up_at_once_never_find_the_database_locked(tm
             for part in range(10):
                 some = emails[part * 30 : part * 30 + 30]
                 (files / f"{part}.csv").write_text("\n".join(["Customer Email", *(email for (email,) in some), ""]))
-                time.sleep(0.3)
-        purging.communicate(timeout=PATIENCE)
+                time.sleep(dice.random() / 2)
+        told = json.loads(purging.communicate(timeout=PATIENCE)[0])
+        assert purging.returncode == 0 and sum(told["outcomes"].values()) == told["rows"] == shop.rows
         everybody = shop.planned | set(singles) | set(dropped)
         shop.wait_for(lambda: shop.purged() == len(everybody))
         left = {id for (id,) in shop.ask("SELECT id FROM customer")}
@@ -90,6 +112,13 @@ def test_web_two_workers_and_a_pick_up_at_once_never_find_the_database_locked(tm
         assert sorted(id for (id,) in recorded) == sorted(everybody)
         shop.wait_for(lambda: len(list((files / "results").glob("*.sha256"))) == 10)
         assert len(answers) == len(singles) and not [one for one in answers if "permanently deleted" not in one]
+        assert shop.ask("SELECT sum(rows) FROM batch WHERE state = 'finished'") == [
+            (shop.rows + len(singles) + len(dropped),)
+        ]
+        assert re.findall(r"^ok +(ledger|audit) ", shop.instance.flask("doctor").stdout, re.MULTILINE) == [
+            "ledger",
+            "audit",
+        ]
         assert errors(shop) == [] and shop.ask("PRAGMA foreign_key_check") == []
     finally:
         shop.stop()
