@@ -24,9 +24,9 @@ from tests import PATIENCE
 from tests.instance import Instance
 from tests.people import add_customer
 
-CUSTOMERS, ASKED, COPIED = 6_000, 4_000, 60
+CUSTOMERS, ASKED, COPIED = 6_000, 4_000, 250
 LOOK_ALIKES = 4 * COPIED
-BYSTANDERS = 1_000
+BYSTANDERS = LOOK_ALIKES + 1_000
 
 
 REFERRALS = "SELECT id, referrer_id, friend_id, created_at FROM referral ORDER BY id"
@@ -106,7 +106,7 @@ class Shop:
         return self.instance.ask(question)
 
     def rows_of_others(self) -> dict[str, list[tuple]]:
-        """Everything about a thousand customers whom the file does not name, byte for byte; look-alikes among them."""
+        """Everything about a thousand look-alikes of whom the file names, and a thousand others, byte for byte."""
         there = [id for (id,) in self.ask("SELECT id FROM customer ORDER BY id DESC") if id not in self.planned]
         others = there[:BYSTANDERS]
         ids = f"({', '.join(map(str, others))})"

@@ -30,8 +30,9 @@ def shop(tmp_path, stock):
     made.stop()
 
 
-def purged_some(shop, dice) -> None:
-    at = dice.randrange(1, len(shop.planned) // 2)
+def purged_some(shop, dice, times: int = 1) -> None:
+    """Some more each time, and after so many times still not all."""
+    at = shop.purged() + dice.randrange(1, len(shop.planned) // (2 * times))
     shop.wait_for(lambda: shop.purged() >= at)
 
 
@@ -101,24 +102,27 @@ def test_redis_away_for_a_while(shop, dice, way, seconds):
     assert len(shop.instance.of("worker")) == 2, "nobody had to be started again"
 
 
-def test_the_scheduler_dead_for_an_hour_then_two_at_once(shop, dice):
+@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.soak)])
+def test_the_scheduler_dead_for_an_hour_then_two_at_once(shop, dice, times):
     """An hour in which all else died too, so that nothing in Redis and no sign of life is younger."""
     machines = shop.instance
     purging = shop.purge()
-    purged_some(shop, dice)
-    machines.end("schedule", signal.SIGKILL)
-    machines.end("worker", signal.SIGKILL)
-    machines.redis.stop()
-    earlier = "datetime({}, '-1 hour')" if "DATABASE_URL" not in machines.environ else "{} - interval '1 hour'"
-    for table, moment in (("batch", "moved_at"), ("batch", "confirmed_at"), ("chunk", "finished_at")):
-        write(shop, f"UPDATE {table} SET {moment} = {earlier.format(moment)}")
-    machines.redis.start()
-    machines.start("worker", "worker")
-    shop.wait_for(lambda: well(shop)["workers"])
-    before = shop.purged()
-    time.sleep(2)
-    assert shop.purged() == before and not well(shop)["scheduler"] and not well(shop)["progress"]
-    machines.start("schedule", "schedule")
+    for _ in range(times):
+        purged_some(shop, dice, times)
+        machines.end("schedule", signal.SIGKILL)
+        machines.end("worker", signal.SIGKILL)
+        machines.redis.stop()
+        earlier = "datetime({}, '-1 hour')" if "DATABASE_URL" not in machines.environ else "{} - interval '1 hour'"
+        for table, moment in (("batch", "moved_at"), ("batch", "confirmed_at"), ("chunk", "finished_at")):
+            write(shop, f"UPDATE {table} SET {moment} = {earlier.format(moment)}")
+        machines.redis.start()
+        machines.start("worker", "worker")
+        shop.wait_for(lambda: well(shop)["workers"])
+        before = shop.purged()
+        time.sleep(2)
+        assert shop.purged() == before < len(shop.planned)
+        assert not well(shop)["scheduler"] and not well(shop)["progress"]
+        machines.start("schedule", "schedule")
     shop.assert_ended_as_planned(purging)
     shop.wait_for(lambda: well(shop)["scheduler"] and well(shop)["progress"])
 
@@ -258,32 +262,36 @@ def test_the_same_job_delivered_again_and_again(shop, dice):
     shop.assert_ended_as_planned(purging)
 
 
-def test_a_schema_change_pending_stops_new_processes_in_a_sentence_and_the_batch_waits(shop, dice):
+@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.soak)])
+def test_a_schema_change_pending_stops_new_processes_in_a_sentence_and_the_batch_waits(shop, dice, times):
     machines = shop.instance
     purging = shop.purge()
-    purged_some(shop, dice)
-    assert set(machines.end("worker")) <= {0, -signal.SIGTERM}
-    (version,) = shop.ask("SELECT version_num FROM alembic_version")[0]
-    write(shop, "UPDATE alembic_version SET version_num = '0001'")
-    before = shop.purged()
-    for program in ("worker", "worker-single", "schedule", "web"):
-        machines.end(program)
-        assert machines.begin(program).wait(PATIENCE) != 0, program
-    assert machines.output.count("flask init-db") >= 4 and "Traceback" not in machines.output
-    assert shop.purged() == before
-    write(shop, f"UPDATE alembic_version SET version_num = '{version}'")
-    machines.start()
+    for told in range(1, times + 1):
+        purged_some(shop, dice, times)
+        assert set(machines.end("worker")) <= {0, -signal.SIGTERM}
+        (version,) = shop.ask("SELECT version_num FROM alembic_version")[0]
+        write(shop, "UPDATE alembic_version SET version_num = '0001'")
+        before = shop.purged()
+        for program in ("worker", "worker-single", "schedule", "web"):
+            machines.end(program)
+            assert machines.begin(program).wait(PATIENCE) != 0, program
+        assert machines.output.count("flask init-db") >= 4 * told and "Traceback" not in machines.output
+        assert shop.purged() == before < len(shop.planned)
+        write(shop, f"UPDATE alembic_version SET version_num = '{version}'")
+        machines.start("web", "worker", "worker", "worker-single", "schedule")
     shop.assert_ended_as_planned(purging)
 
 
-def test_somebody_who_holds_the_tables_holds_the_batch_up_and_no_more(shop, dice):
+@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.soak)])
+def test_somebody_who_holds_the_tables_holds_the_batch_up_and_no_more(shop, dice, times):
     """As a migration does while it changes them."""
     purging = shop.purge()
-    purged_some(shop, dice)
-    with holding(shop):
-        before = shop.purged()
-        time.sleep(3)
-        assert shop.purged() == before
+    for _ in range(times):
+        purged_some(shop, dice, times)
+        with holding(shop):
+            before = shop.purged()
+            time.sleep(3)
+            assert shop.purged() == before < len(shop.planned)
     shop.assert_ended_as_planned(purging)
 
 

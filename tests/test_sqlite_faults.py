@@ -43,24 +43,26 @@ def fill(folder, free: int = 0) -> None:
                 continue
 
 
-def test_a_full_disk_loses_nothing_and_the_batch_goes_on_when_there_is_room(small_disk, stock, dice):
+@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.soak)])
+def test_a_full_disk_loses_nothing_and_the_batch_goes_on_when_there_is_room(small_disk, stock, dice, times):
     shop = Shop(small_disk, stock)
     try:
         admin = Admin(shop.instance)
         fill(small_disk, free=60_000_000)  # so that little is to be filled while the batch runs
         purging = shop.purge()
         larger_than_the_log_has_room_for = b"Email\n" + b"somebody.else@people.com\n" * 1_000_000
-        at = dice.randrange(1, len(shop.planned) // 10)
-        shop.wait_for(lambda: shop.purged() >= at)
-        fill(small_disk)
-        time.sleep(5)
-        fill(small_disk)
-        before = shop.purged()
-        time.sleep(2)
-        assert shop.purged() == before < len(shop.planned)
-        assert "its disk is full" in admin.upload(larger_than_the_log_has_room_for)
-        assert "people.csv" in admin.get("/batches")
-        (small_disk / FILLED).unlink()
+        for _ in range(times):
+            at = shop.purged() + dice.randrange(1, len(shop.planned) // 10)
+            shop.wait_for(lambda at=at: shop.purged() >= at)
+            fill(small_disk)
+            time.sleep(5)
+            fill(small_disk)
+            before = shop.purged()
+            time.sleep(2)
+            assert shop.purged() == before < len(shop.planned)
+            assert "its disk is full" in admin.upload(larger_than_the_log_has_room_for)
+            assert "people.csv" in admin.get("/batches")
+            (small_disk / FILLED).unlink()
         shop.assert_ended_as_planned(purging)
     finally:
         shop.stop()
@@ -88,7 +90,7 @@ def test_a_disk_that_fills_during_the_check_loses_no_row(small_disk, stock, dice
 def test_web_two_workers_and_a_pick_up_at_once_never_find_the_database_locked(tmp_path, stock, dice):
     shop = Shop(tmp_path, stock, DROP_AGE_SECONDS="1")
     try:
-        others = [id for (id,) in shop.ask("SELECT id FROM customer ORDER BY id") if id not in shop.planned][1_000:]
+        others = [id for (id,) in shop.ask("SELECT id FROM customer ORDER BY id") if id not in shop.planned]
         singles, dropped = others[:30], others[30:330]
         emails = shop.ask(f"SELECT email FROM customer WHERE id IN ({', '.join(map(str, dropped))})")
         files = shop.instance.folder / "sftp" / "files"
