@@ -170,6 +170,8 @@ def _connect_own_drop(place: Place, port: int) -> None:
     own = db.session.scalar(db.select(SftpConnection).where(SftpConnection.is_embedded))
     if own and not pickup.can_sign_in(own):  # another SECRET_KEY; on its page no key is made, for the server is ours
         pickup.set_private_key(own, pickup.new_private_key())
+        told = {"name": own.name, "runs_up_to": own.runs_up_to, "changed": ["private_key"]}
+        audit.record(Act.CONNECTION_CHANGED, sftp_connection=own.id, **told)
     if own is None:
         own = SftpConnection(name="This installation’s own server", is_embedded=True, runs_up_to=OWN_RUNS_UP_TO)
         own.host, own.username, own.folder, own.every_seconds = LOOPBACK[0], drop_server.USERNAME, "/", 5

@@ -66,10 +66,11 @@ class Place:
         self.known_hosts.write_text(f"[127.0.0.1]:{port} {_public(self.host_key())}\n", encoding="ascii")
 
     def let_in(self, public_key: str, comment: str) -> None:
-        """Whoever has this key's other half may sign in."""
+        """Whoever has this key's other half may sign in, and whoever has that of an earlier one of this name no more."""
         there = self.authorized_keys.read_text(encoding="utf-8") if self.authorized_keys.exists() else ""
         if public_key not in there:
-            self.authorized_keys.write_text(f"{there}{public_key} {comment}\n", encoding="utf-8")
+            others = [line for line in there.splitlines() if not line.endswith(f" {comment}")]
+            self.authorized_keys.write_text("\n".join([*others, f"{public_key} {comment}", ""]), encoding="utf-8")
 
 
 def serve(place: Place, door: socket.socket, stop: threading.Event, files: type[paramiko.SFTPServerInterface]) -> None:

@@ -125,7 +125,8 @@ def _scheduler() -> tuple[bool, str, float]:
 
 
 def _progress() -> tuple[bool, str, float]:
-    """Seconds since any batch has finished a chunk, or a block of its check, while one has work; who waits its turn is well."""
+    """Seconds since any batch has finished a chunk, or a block of its check, while one has work; who waits its turn is well. Files and
+    single customers are looked at by themselves, and the longer silence counts."""
     last = batches.last_moved()
     if last is None:
         return True, "no batch waits", 0

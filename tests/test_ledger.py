@@ -83,7 +83,7 @@ def test_what_was_checked_under_another_key_is_not_carried_out(app):
     assert sorted(db.session.scalars(select(Customer.email))) == ["p0@people.com", "p1@people.com"]
 
 
-def test_what_a_command_that_was_stopped_left_waiting_under_another_key_is_ended_by_the_next_one(app, monkeypatch):
+def test_another_key_and_the_end_of_what_waits_are_one_thing(app, monkeypatch):
     add_customer("ann@people.com")
     finished("ann@people.com")
     add_customer("ben@people.com")
@@ -91,11 +91,22 @@ def test_what_a_command_that_was_stopped_left_waiting_under_another_key_is_ended
     db.session.commit()
     app.config["LEDGER_KEY"] = b"another" * 5
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("purge.cli.setup._end_what_waits", Mock(side_effect=KeyboardInterrupt))
+        patched.setattr("purge.cli.setup.audit.begin", Mock(side_effect=KeyboardInterrupt))
         upgrade_schema(another_ledger_key=True)
+    assert "LEDGER_KEY" in lacks() and batch.state is State.RUNNING
+    db.session.commit()
     upgrade_schema(another_ledger_key=True)
     work(batches.run, batch)
     assert counts(batch) == {Outcome.CANCELLED: 1}
+
+
+def test_told_again_to_take_the_key_that_it_has_nothing_is_ended(app):
+    add_customer("ann@people.com"), add_customer("ben@people.com")
+    finished("ann@people.com")
+    batch = confirmed("ben@people.com")
+    upgrade_schema(another_ledger_key=True)
+    work(batches.run, batch)
+    assert counts(batch) == {Outcome.PURGED: 1}
 
 
 def test_a_ledger_that_somebody_changed_is_found_out(app, signed_in):

@@ -527,10 +527,38 @@ def test_a_row_for_something_else_is_no_purge_unless_somebody_says_so(signed_in)
     assert trail.count("Column 1 holds the addresses") == 2 and trail.count("s type does not count") == 1
 
 
+def test_a_file_may_begin_with_rows_for_something_else(signed_in):
+    """To let somebody purge those as well would be the only way on."""
+    browser = signed_in()
+    add_customer("zoe@people.com")
+    others = "".join(f"p{n}@people.com,unsubscribe\n" for n in range(100))
+    page = send(browser, f"Email,Type\n{others}zoe@people.com,purge\n".encode()).location
+    shown = browser.get(page).text
+    assert "100 rows with errors" in shown and 'name="upload"' in shown
+    browser.post(page, {"column": "0"}, page=page)
+    work(batches.check, page.removesuffix("/mapping"))
+    assert batch_at(page.removesuffix("/mapping")).planned == 1
+    nobody = browser.get(send(browser, f"Email,Type\n{others}".encode()).location).text
+    assert 'name="upload"' not in nobody and "and “purge” as its type" in nobody
+
+
+@pytest.mark.parametrize("type", ["", " ", "purged", "no purge"])
+def test_only_the_word_itself_is_the_type(signed_in, type):
+    browser = signed_in()
+    wide = ",".join(f"column {n}" for n in range(40))
+    page = send(browser, f"Email,{wide},TYPE\nann@people.com{',x' * 40},{type}\nshort\n".encode()).location
+    shown = browser.get(page).text
+    assert "its type is not purge" in shown and 'name="upload"' not in shown
+    without_javascript = browser.post(page, {"column": "0", "any_type": "yes", "show": ""}, page=page).text
+    assert "1</b> of the first 2 rows is valid" in without_javascript and 'value="yes" checked' in without_javascript
+
+
 def test_two_columns_that_say_what_a_row_is_for_are_one_too_many(signed_in):
     browser = signed_in()
     add_customer("ann@people.com")
     page = send(browser, b"Email,type,Type_\nann@people.com,purge,unsubscribe\n").location
+    shown = browser.get(page).text
+    assert "two columns called “type”" in shown and 'name="upload"' not in shown
     refused = browser.post(page, {"column": "0"}, page=page)
     assert refused.status_code == 422 and "two columns called “type”" in refused.text
     assert browser.post(page, {"column": "0", "any_type": "yes"}, page=page).status_code == 303

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from importlib import import_module
 
@@ -30,7 +30,7 @@ from tests.instance import CHECKOUT, FLASK, Admin, Instance, free_port
 from tests.people import add_customer, hang_everything_on, refuse
 from tests.postgres import Postgres
 from tests.shop import Shop, make_stock
-from tests.test_batches import checked, confirmed, counts, work
+from tests.test_batches import checked, confirmed, counts, opened, work
 
 pytestmark = pytest.mark.postgresql
 
@@ -174,7 +174,7 @@ def refuse_with(code: str, id: int, unless: str = "false") -> None:
     db.session.execute(text(f"CREATE OR REPLACE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS $$ {does} $$"))
 
 
-@pytest.mark.parametrize("code", ["P0001", "LH001", "21000", "38001", "54000", "XX001"])
+@pytest.mark.parametrize("code", ["P0001", "LH001", "21000", "38001"])
 def test_whatever_a_refusal_is_called_it_loses_only_its_row(app, code):
     ids = [add_customer(f"p{n}@people.com") for n in range(8)]
     batch = confirmed(*(f"p{n}@people.com" for n in range(8)))
@@ -183,7 +183,7 @@ def test_whatever_a_refusal_is_called_it_loses_only_its_row(app, code):
     assert counts(batch) == {Outcome.PURGED: 7, Outcome.FAILED: 1} and batch.state is State.FINISHED
 
 
-@pytest.mark.parametrize("code", ["25006", "42501", "53100", "57P01", "58030", "XX000"])
+@pytest.mark.parametrize("code", ["25006", "26000", "42501", "53100", "54000", "57P01", "58030", "XX000"])
 def test_trouble_of_the_servers_fails_nobody_and_the_chunk_waits(app, code):
     ids = [add_customer(f"p{n}@people.com") for n in range(8)]
     batch = confirmed(*(f"p{n}@people.com" for n in range(8)))
@@ -195,6 +195,20 @@ def test_trouble_of_the_servers_fails_nobody_and_the_chunk_waits(app, code):
     db.session.execute(text("DROP TRIGGER refused ON customer"))
     work(batches.run, batch)
     assert counts(batch) == {Outcome.PURGED: 8}
+
+
+@pytest.mark.parametrize("code", ["XX001", "53400", "25P04"])
+def test_one_for_whom_even_a_chunk_of_one_is_too_much_waits_and_holds_up_nobody(app, code):
+    ids = [add_customer(f"p{n}@people.com") for n in range(8)]
+    batch = confirmed(*(f"p{n}@people.com" for n in range(8)))
+    refuse_with(code, ids[5])
+    db.session.commit()
+    until = time.monotonic() + PATIENCE
+    while counts(batch) != {Outcome.PURGED: 7}:
+        assert time.monotonic() < until
+        with pytest.raises(DBAPIError):
+            work(batches.run, batch)
+    assert batch.state is State.RUNNING
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])
@@ -220,11 +234,42 @@ def test_a_check_waits_a_moment_for_a_table_that_somebody_vacuums(app, monkeypat
         other.execute("LOCK TABLE purge_request IN SHARE UPDATE EXCLUSIVE MODE")
         batch = checked(*(f"p{n}@people.com" for n in range(FEW_ROWS + 1)))
     assert batch.planned == 1 and "without statistics" in caplog.text
-    with db.engine.connect() as connection:
-        assert connection.scalar(text("SHOW lock_timeout")) != "200ms"
+    db.session.commit()
+    with ExitStack() as opened:
+        pooled = [opened.enter_context(db.engine.connect()) for _ in range(db.engine.pool.checkedin())]
+        assert pooled and not [one for one in pooled if one.scalar(text("SHOW lock_timeout")) == "200ms"]
     batches.confirm(batch, batch.plan_digest)
     work(batches.run, batch)
     assert not db.session.get(Customer, person)
+
+
+def test_a_check_whose_connection_is_cut_while_it_waits_for_the_table_counts_as_no_attempt(app):
+    """With five of them the file would be refused."""
+    batch = opened(*(f"p{n}@people.com" for n in range(FEW_ROWS + 1)))
+    batches.map_fields(batch, 0, False)
+    db.session.commit()
+    told = []
+
+    def check() -> None:
+        with app.app_context(), pytest.raises(OperationalError) as cut:
+            batches.check(batch_id)
+        told.append(cut)
+
+    batch_id = batch.id
+    url = app.config["SQLALCHEMY_DATABASE_URI"].replace("+psycopg", "")
+    waits = "query LIKE '%ANALYZE%' AND wait_event_type = 'Lock'"
+    with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as other:
+        holder.execute("LOCK TABLE purge_request IN SHARE UPDATE EXCLUSIVE MODE")
+        checking = threading.Thread(target=check)
+        checking.start()
+        until = time.monotonic() + PATIENCE
+        while not other.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {waits}").fetchall():
+            assert time.monotonic() < until and checking.is_alive()
+    checking.join(PATIENCE)
+    db.session.expire_all()
+    assert told and (batch.state, batch.check_attempts) == (State.CHECKING, 0)
+    work(batches.check, batch)
+    assert batch.state is State.FINISHED
 
 
 def test_a_long_check_gives_signs_of_life_to_its_end(app, monkeypatch):

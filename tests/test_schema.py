@@ -62,6 +62,17 @@ def test_a_table_that_the_erasure_map_does_not_know_is_named_and_a_stranger_is_n
     assert sentence.startswith("loyalty_card.of_id leads to a customer")
 
 
+@pytest.mark.sqlite
+def test_an_index_of_some_rows_is_none(app):
+    for of_which, is_one in (("customer_id IS NOT NULL", True), ("total > 100", False)):
+        db.session.execute(text("DROP INDEX ix_order_customer_id"))
+        db.session.execute(text(f'CREATE INDEX ix_order_customer_id ON "order" (customer_id) WHERE {of_which}'))
+        db.session.commit()
+        assert [sentence.partition(" ")[0] for sentence in lacking(schema.missing)] == (
+            [] if is_one else ["order.customer_id"]
+        )
+
+
 def lacking(looked_at) -> list[str]:
     with reading(), db.engine.connect() as connection:
         return looked_at(connection)

@@ -72,7 +72,7 @@ def test_a_disk_that_fills_during_the_check_loses_no_row(small_disk, stock, dice
     shop = Shop(small_disk, stock)
     try:
         fill(small_disk, free=60_000_000)
-        shop.add_rows(6 * BLOCK_ROWS)
+        shop.add_rows(9 * BLOCK_ROWS)
         purging, at = shop.purge(), dice.randrange(0, 3) * BLOCK_ROWS
         shop.wait_for(lambda: shop.ask(f"SELECT 1 FROM batch WHERE state = 'checking' AND checked_rows >= {at}"))
         fill(small_disk)

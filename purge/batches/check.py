@@ -167,12 +167,12 @@ def _tell_of_new_rows(rows: int) -> None:
             connection.exec_driver_sql(f"SET lock_timeout = '{TELL_SECONDS}s'")
             try:
                 connection.exec_driver_sql(f"{tell} purge_request (batch_id, customer_id, outcome)")
-            except OperationalError as error:
+            except DBAPIError as error:
                 if error.orig.sqlstate != LOCK_NOT_AVAILABLE:
+                    connection.invalidate()  # nobody else gets it with our setting
                     raise
                 log.warning("somebody has the table of purge requests; a check goes on without statistics of its rows")
-            finally:
-                connection.exec_driver_sql("RESET lock_timeout")
+            connection.exec_driver_sql("RESET lock_timeout")
 
 
 def _scalar(wanted: Select) -> bytes | None:
@@ -200,7 +200,10 @@ class _SignOfLife:
 
     def give(self) -> None:
         if time.monotonic() - self.given > SIGN_SECONDS:
-            with db.engine.begin() as connection:
+            with (
+                suppress(OperationalError),
+                db.engine.begin() as connection,
+            ):  # whoever holds the batch is no reason to begin anew
                 _move(connection, *self.place)
             self.given = time.monotonic()
 

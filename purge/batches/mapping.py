@@ -45,6 +45,10 @@ class Preview:
         return sum(row.problem is not None for row in self.rows)
 
     @property
+    def of_another_type(self) -> int:
+        return sum(row.problem_column in self.types and row.problem_column != self.column for row in self.rows)
+
+    @property
     def valid(self) -> int:
         return len(self.rows) - self.invalid if self.column is not None else 0
 

@@ -36,16 +36,16 @@ MOST_RETRIES = 5
 GROWTH = 2
 A_DAY = timedelta(days=1)  # by which no two clocks differ
 
-# What PostgreSQL calls a transaction that another one got in the way of; a statement, and a lock, that took too long; and a page
-# that is broken.
+# What PostgreSQL calls a transaction that another one got in the way of.
 GOT_IN_THE_WAY = ("40001", "40P01")
-TOOK_TOO_LONG = ("57014", "55P03")
-BROKEN = ("XX001", "XX002")
+# What a chunk may be spared when it is smaller, and nobody is failed for: a statement, a lock, and a transaction that took too long,
+# temporary files that grew too large, and a page that is broken.
+TOO_MUCH = ("57014", "55P03", "25P04", "53400", "XX001", "XX002")
 # What it calls, by the first two characters, trouble of its own, or a database that is not as the app needs it. Anything else is about
 # the rows: a trigger that refuses one may raise whatever its author has thought of.
 TROUBLE = (
     *("08", "0A", "0B", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "53"),
-    *("55", "57", "58", "72", "F0", "HV", "XX"),
+    *("54", "55", "57", "58", "72", "F0", "HV", "XX"),
 )
 
 
@@ -118,9 +118,9 @@ def _is_refusal(error: DBAPIError | NotErased, chunk: Row) -> bool:
     if isinstance(error, NotErased | IntegrityError | DataError):
         return True
     state = _sqlstate(error)
-    if state in TOOK_TOO_LONG:
+    if state in TOO_MUCH:
         return chunk.requests > 1
-    return state is not None and (state in BROKEN or not state.startswith(TROUBLE))
+    return state is not None and not (error.connection_invalidated or state.startswith(TROUBLE))
 
 
 def _told(error: DBAPIError | NotErased) -> str:

@@ -21,6 +21,7 @@ from purge.intake import customer_csv
 
 POLL_SECONDS = 0.25
 DONE, SOME_FAILED, REFUSED = 0, 1, 2
+READ_ONLY = "25006"
 
 
 @click.command("purge")
@@ -110,6 +111,8 @@ def _open(stream: BinaryIO, name: str, column: str | None, agreed: bool, any_typ
             raise NotPossible(
                 "The file is not UTF-8. Save it as UTF-8, or say --windows-1252 if you know that it is that."
             )
+        if batches.preview(batch, None).types and not any_type:
+            click.echo("Only rows whose “type” is purge count; with --any-type all do.", err=True)
         batches.map_fields(batch, index, agreed, any_type)
     except Exception:
         db.session.rollback()
@@ -176,8 +179,12 @@ def _follow(batch_id: int, state: State, doing: str, work) -> None:
                 if work is not None:
                     work(batch_id, keep_going=show)
                 show()
-            except (OperationalError, InternalError):  # a worker would have its next turn
+            except (OperationalError, InternalError) as error:  # a worker would have its next turn
                 db.session.rollback()
+                if (
+                    isinstance(error, InternalError) and getattr(error.orig, "sqlstate", None) != READ_ONLY
+                ):  # a server that was the one before
+                    raise
                 if not has_told:
                     click.echo("\nThe database is away, or somebody holds a customer; trying again …", err=True)
                 has_told = True

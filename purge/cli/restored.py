@@ -39,7 +39,9 @@ def copy_ledger(folder: Path) -> None:
 
 @click.command("purge-again")
 @FOLDER
-@click.option("--dry-run", is_flag=True, help="Stop at the review: say what would be deleted, and delete nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be deleted, and stop at the review: the batch waits for a yes."
+)
 @click.option("--yes", is_flag=True, help="Do not ask; delete.")
 @click.option("--inline", is_flag=True, help="Do the work here, without workers.")
 @with_appcontext

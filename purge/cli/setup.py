@@ -162,12 +162,11 @@ def upgrade_schema(another_ledger_key: bool = False, accept_ledger: bool = False
                 with reading(), db.engine.connect() as connection:
                     there = set(inspect(connection).get_table_names())
                 upgrade(directory=current_app.extensions["migrate"].directory)
-                with db.engine.begin() as connection:
-                    has_changed = LedgerKey.__tablename__ in there and has_other_key(connection)
-                    _begin_evidence(connection, there, another_ledger_key, accept_ledger)
-                    has_changed = has_changed and not has_other_key(connection)
-                if has_changed or another_ledger_key:  # which may have been adopted by a command that was killed here
-                    _end_what_waits()
+                try:
+                    _begin_evidence(db.session.connection(), there, another_ledger_key, accept_ledger)
+                    db.session.commit()
+                finally:
+                    db.session.rollback()
                 return
         if waited == WORTH_SAYING:
             click.echo("Somebody else is making the schema; waiting for them …")
@@ -177,7 +176,6 @@ def upgrade_schema(another_ledger_key: bool = False, accept_ledger: bool = False
 def _end_what_waits() -> None:
     """Every customer in it would be taken for one whose address has changed."""
     ended = batches.end_all_waiting()
-    db.session.commit()
     if ended:
         click.echo(
             f"The ledger’s key is another: {ended:,} checked batches were cancelled or discarded. Send them again."
@@ -187,7 +185,10 @@ def _end_what_waits() -> None:
 def _begin_evidence(connection: Connection, there: set[str], another_ledger_key: bool, accept_ledger: bool) -> None:
     """The ledger's key and the audit trail, where this upgrade brought them, or where we are told to go on with what is there;
     of its own accord it takes nothing for granted that somebody may have changed. `there` are the tables before it."""
+    had_another = LedgerKey.__tablename__ in there and has_other_key(connection)
     is_adopted = adopt_key(connection, another_ledger_key or LedgerKey.__tablename__ not in there)
+    if had_another and is_adopted:  # before the trail's turn is ours: workers who have theirs hold a batch
+        _end_what_waits()
     is_new = AuditEvent.__tablename__ not in there or (audit.last(connection) is None and not is_written(connection))
     if is_adopted or accept_ledger or is_new:
         last_batch = connection.scalar(select(func.max(Batch.id))) or 0

@@ -56,7 +56,7 @@ def _measured() -> CollectorRegistry:
     well = Gauge("purge_well", "1 where this is as it should be", ["part"], registry=registry)
     value = Gauge(
         "purge_part",
-        "Workers listening; seconds since any batch moved, and since the oldest pending was confirmed; else as purge_well",
+        "Workers listening; seconds since a batch moved (of files or of single customers) or was confirmed; else as purge_well",
         ["part"],
         registry=registry,
     )
