@@ -514,6 +514,8 @@ def test_a_row_for_something_else_is_no_purge_unless_somebody_says_so(signed_in)
         browser.post(page, {"column": "0", **said}, page=page)
         work(batches.check, page.removesuffix("/mapping"))
         told.append(batch_at(page.removesuffix("/mapping")).planned)
+        review = browser.get(page.replace("mapping", "review")).text
+        assert ("Every row counts, whatever its type" in review) is bool(said)
     assert told == [2, 3]
     page = send(browser, content).location
     for address in (page, f"{page}/rows?column=0"):

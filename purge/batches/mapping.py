@@ -17,6 +17,7 @@ PREVIEW_ROWS = 100
 SHOWN_COLUMNS = 30
 SAMPLES = 3
 TYPE, PURGE_TYPE = "type", "purge"
+WHATEVER_TYPE = "Every row counts, whatever its type: so it was said when the fields were mapped."
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def map_fields(
         raise NotPossible("The file has two columns called “type”. Rename or remove one of them.")
     if not (batch.encoding_agreed or encoding_agreed):
         raise NotPossible("Say first whether the rows with accents read right.")
+    said, told = ({"caution": WHATEVER_TYPE}, {"any_type": True}) if any_type and shown.types else ({}, {})
     moved = db.session.execute(
         update(Batch)
         .where(Batch.id == batch.id, Batch.state == State.UPLOADED)
@@ -101,12 +103,12 @@ def map_fields(
             type_column=None if any_type or not shown.types else shown.types[0],
             encoding_agreed=True,
             moved_at=now(),
+            **said,
         )
     )
     if not moved.rowcount:
         raise NotPossible("The fields of this batch have been mapped already.")
-    whatever_type = {"any_type": True} if any_type and shown.types else {}
-    audit.record(Act.MAPPED, user_id, batch.id, column=column + 1, **whatever_type)
+    audit.record(Act.MAPPED, user_id, batch.id, column=column + 1, **told)
 
 
 def verdict(row: customer_csv.Row, column: int, type_column: int | None) -> tuple[str | None, str | None]:
