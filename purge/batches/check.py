@@ -200,10 +200,8 @@ class _SignOfLife:
 
     def give(self) -> None:
         if time.monotonic() - self.given > SIGN_SECONDS:
-            with (
-                suppress(OperationalError),
-                db.engine.begin() as connection,
-            ):  # whoever holds the batch is no reason to begin anew
+            # That somebody holds the batch is no reason to begin anew.
+            with suppress(OperationalError), db.engine.begin() as connection:
                 _move(connection, *self.place)
             self.given = time.monotonic()
 

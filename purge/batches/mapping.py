@@ -38,6 +38,7 @@ class Preview:
     samples: list[list[str]]
     column: int | None
     types: list[int]  # the columns called `type`, which say what a row is for
+    type_column: int | None  # the first of them, where it counts
     shown: list[int]  # the columns whose cells are shown, the chosen one and these among them
     rows: list[PreviewRow]
 
@@ -68,6 +69,7 @@ def preview(batch: Batch, column: int | None, any_type: bool = False) -> Preview
         samples=[_samples(rows, index) for index in range(len(header))],
         column=column,
         types=types,
+        type_column=type_column,
         shown=[index for index in range(len(header)) if index < SHOWN_COLUMNS or index in (column, *types)],
         rows=[_judged(row, column, type_column) for row in rows],
     )
@@ -100,7 +102,7 @@ def map_fields(
         .values(
             state=State.CHECKING,
             email_column=column,
-            type_column=None if any_type or not shown.types else shown.types[0],
+            type_column=shown.type_column,
             encoding_agreed=True,
             moved_at=now(),
             **said,

@@ -21,7 +21,7 @@ from purge.intake import customer_csv
 
 POLL_SECONDS = 0.25
 DONE, SOME_FAILED, REFUSED = 0, 1, 2
-READ_ONLY = "25006"
+READ_ONLY = "25006"  # as PostgreSQL says it of a server that was the one before
 
 
 @click.command("purge")
@@ -181,9 +181,7 @@ def _follow(batch_id: int, state: State, doing: str, work) -> None:
                 show()
             except (OperationalError, InternalError) as error:  # a worker would have its next turn
                 db.session.rollback()
-                if (
-                    isinstance(error, InternalError) and getattr(error.orig, "sqlstate", None) != READ_ONLY
-                ):  # a server that was the one before
+                if isinstance(error, InternalError) and getattr(error.orig, "sqlstate", None) != READ_ONLY:
                     raise
                 if not has_told:
                     click.echo("\nThe database is away, or somebody holds a customer; trying again …", err=True)
