@@ -301,7 +301,12 @@ def test_somebody_who_holds_the_tables_holds_the_batch_up_and_no_more(shop, dice
 def holding(shop):
     if url := shop.instance.environ.get("DATABASE_URL"):
         with psycopg.connect(url) as connection:
-            connection.execute("LOCK TABLE customer, purge_request IN ACCESS EXCLUSIVE MODE")
+            while True:
+                try:
+                    connection.execute("LOCK TABLE customer, purge_request IN ACCESS EXCLUSIVE MODE")
+                    break
+                except psycopg.errors.DeadlockDetected:  # one side must give way, and it may be this one
+                    connection.rollback()
             yield
         return
     connection = sqlite3.connect(shop.instance.folder / "purge.db", timeout=PATIENCE, isolation_level=None)
