@@ -309,8 +309,13 @@ def holding(shop):
                     connection.rollback()
             yield
         return
-    connection = sqlite3.connect(shop.instance.folder / "purge.db", timeout=PATIENCE, isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
+    connection = sqlite3.connect(shop.instance.folder / "purge.db", timeout=0, isolation_level=None)
+    for _ in range(1_000 * PATIENCE):
+        with suppress(sqlite3.OperationalError):
+            connection.execute("BEGIN IMMEDIATE")
+            break
+        time.sleep(0.001)  # SQLite's own waiting looks every tenth of a second, and the chunks would have passed it by
+    assert connection.in_transaction
     yield
     connection.execute("COMMIT")
     connection.close()
