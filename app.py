@@ -13,9 +13,9 @@ from jinja2 import StrictUndefined
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from purge import cli, logs, pickup, views  # noqa: F401 its tables belong to the schema
-from purge.config import CHECKOUT, ConfigError, load_config
+from purge.config import CHECKOUT, SESSION, ConfigError, load_config
 from purge.customers import search_index
-from purge.extensions import db, limiter, login_manager, migrate, prepare_sqlite
+from purge.extensions import db, limiter, login_manager, migrate, prepare_postgresql, prepare_sqlite
 from purge.pace import share_one_heap
 
 # What is loaded now is never garbage. To look through it for some was a fifth of a check's time, and half a second at the end
@@ -48,6 +48,8 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Flask:
         if db.engine.dialect.name == "sqlite":
             prepare_sqlite(db.engine)
             search_index.prepare_sqlite(db.engine)
+        else:
+            prepare_postgresql(db.engine, SESSION)
     return app
 
 

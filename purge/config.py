@@ -21,10 +21,10 @@ REDIS_FILE = "redis.url"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-# Whatever the server, the database or the role say.
+# Of a session on PostgreSQL, whatever the server, the database or the role say.
 SESSION = {
     "timezone": "UTC",
-    "default_transaction_isolation": r"read\ committed",
+    "default_transaction_isolation": "read committed",
     "statement_timeout": 0,  # a chunk sets its own
     "jit": "off",  # to compile what looks up a block's or a chunk's customers takes longer than to look them up
     # Whoever holds a customer for long must not hold up everybody else, who wait for a worker or for the web server's threads.
@@ -45,7 +45,6 @@ POSTGRESQL_OPTIONS = {
         "connect_timeout": 10,
         "application_name": "purge",
         "client_encoding": "utf8",  # a database without an encoding would answer in bytes, and not be refused in a sentence
-        "options": " ".join(f"-c {name}={value}" for name, value in SESSION.items()),
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
@@ -158,10 +157,7 @@ def _database(environ: Mapping[str, str], instance: Path) -> str:
     kind, _, rest = url.partition("://")
     if kind in ("postgres", "postgresql", "postgresql+psycopg") and rest:
         with suppress(ValueError, ArgumentError):  # a port that is no number
-            parts = make_url(url)
-            if "options" in parts.query:
-                raise ConfigError("DATABASE_URL cannot have options: set them for its user, with ALTER ROLE … SET.")
-            if "@" not in (parts.host or ""):
+            if "@" not in (make_url(url).host or ""):
                 return f"postgresql+psycopg://{rest}"
     if kind == "sqlite" and rest.strip("/") and ":memory:" not in rest and "mode=memory" not in rest:
         return url

@@ -1,4 +1,4 @@
-"""The Flask extensions, unbound, and how a connection to SQLite is opened."""
+"""The Flask extensions, unbound, and how a connection to the database is opened."""
 
 import fcntl
 from collections.abc import Iterable
@@ -154,6 +154,17 @@ def alone(engine: Engine, name: str):
             yield False
         else:
             yield True
+
+
+def prepare_postgresql(engine: Engine, session: dict[str, str | int]) -> None:
+    """Give every connection these settings. Not as options of its startup: a pooler in between drops those, or refuses them."""
+    settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in session.items())
+
+    @event.listens_for(engine, "connect")
+    def connect(connection, _record):
+        connection.autocommit = True
+        connection.execute(f"SELECT {settings}")
+        connection.autocommit = False
 
 
 def prepare_sqlite(engine: Engine) -> None:

@@ -167,10 +167,10 @@ class Instance:
 class Admin:
     """Somebody signed in, over HTTP as a browser would be; every answer is the page they land on."""
 
-    def __init__(self, instance):
+    def __init__(self, instance, *handlers: urllib.request.BaseHandler):
         self.url = instance.url
         self.cookies = CookieJar()
-        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
+        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies), *handlers)
         self.post("/login", {"email": instance.email, "password": instance.password})
 
     def get(self, path: str) -> str:

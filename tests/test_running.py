@@ -206,7 +206,6 @@ def key(folder):
         ("PUBLIC_URL", "purge.com"),
         ("DATABASE_URL", "postgresql://purge:open@sesame@db.company.com/purge"),
         ("DATABASE_URL", "postgresql://purge:sesame@db.company.com:postgres/purge"),
-        ("DATABASE_URL", "postgresql://purge:sesame@db.company.com/purge?options=-csearch_path%3Dgdpr"),
         ("DATABASE_URL", "sqlite:///:memory:"),
         ("PUBLIC_URL", "https://[purge"),
         ("REDIS_URL", "redis.company.com:6379"),
