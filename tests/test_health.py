@@ -311,26 +311,25 @@ def test_the_scheduler_is_well_however_long_the_file_takes_to_be_written_anew(ap
     checked("nobody@people.com")
     db.session.commit()
     app.config["CLEAR_AFTER_SECONDS"] = 0
-    connection = queue.connect()
+    connection, may_end, tidy = queue.connect(), threading.Event(), schedule.tidy
 
     def tidy_at_length():
         with app.app_context():
             schedule.tidy_at_length()
 
     monkeypatch.setattr(schedule, "SIGN_SECONDS", 0.05)
+    monkeypatch.setattr(schedule, "tidy", lambda: may_end.wait(PATIENCE) and tidy())
     tidying = threading.Thread(target=tidy_at_length)
-    with closing(sqlite3.connect(db.engine.url.database, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        tidying.start()
-        for _ in range(3):
-            connection.delete(health.SCHEDULER_KEY)
-            until = time.monotonic() + PATIENCE
-            while not well()["scheduler"]:
-                assert tidying.is_alive() and time.monotonic() < until
-            # Killed now, it is missed as soon as ever.
-            assert connection.ttl(health.SCHEDULER_KEY) <= health.SCHEDULER_SECONDS
-        other.execute("COMMIT")
-    tidying.join(60)
+    tidying.start()
+    for _ in range(3):
+        connection.delete(health.SCHEDULER_KEY)
+        until = time.monotonic() + PATIENCE
+        while not well()["scheduler"]:
+            assert tidying.is_alive() and time.monotonic() < until
+        # Killed now, it is missed as soon as ever.
+        assert connection.ttl(health.SCHEDULER_KEY) <= health.SCHEDULER_SECONDS
+    may_end.set()
+    tidying.join(PATIENCE)
     assert is_cleared() and not tidying.is_alive()
 
 
