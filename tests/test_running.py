@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from app import create_app
+from purge.config import ConfigError, load_config
+from purge.extensions import db
 from tests import PATIENCE
 from tests.instance import CHECKOUT, Instance
 
@@ -110,6 +113,7 @@ def test_a_child_that_dies_is_started_again(instance):
     assert instance.answers() and "web ended" in instance.output
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_web_server_alone_listens_where_it_is_told_too(instance, host):
     if host == "::1" and not has_ipv6():
@@ -160,6 +164,7 @@ def refused(instance: Instance) -> str:
     return instance.output
 
 
+@pytest.mark.sqlite
 def test_a_taken_port_is_said_in_a_sentence(instance):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", instance.port))
@@ -167,6 +172,7 @@ def test_a_taken_port_is_said_in_a_sentence(instance):
         assert "PORT=5050 make run" in refused(instance)
 
 
+@pytest.mark.sqlite
 def test_a_second_start_on_the_same_folder_is_refused(instance):
     instance.start()
     second = Instance(instance.folder)
@@ -214,45 +220,62 @@ def key(folder):
         ("DEMO", "no"),
     ],
 )
-def test_a_bad_setting_is_said_in_a_sentence_by_every_command(instance, name, value):
-    instance.environ[name] = value
-    assert name in refused(instance)
-    answer = instance.flask("init-db")
-    assert answer.returncode == 2 and name in answer.stderr and "Traceback" not in answer.stderr
-    assert "sesame" not in answer.stderr
+def test_a_bad_setting_is_said_in_a_sentence(tmp_path, name, value):
+    with pytest.raises(ConfigError) as refused:
+        load_config({"INSTANCE_PATH": str(tmp_path), name: value})
+    assert name in refused.value.message and "sesame" not in refused.value.message
 
 
 @pytest.mark.parametrize(("there", "missing"), [("LEDGER_KEY", "SECRET_KEY"), ("SECRET_KEY", "LEDGER_KEY")])
-def test_one_of_several_machines_makes_no_secret_of_its_own(instance, there, missing):
-    instance.environ |= {"DATABASE_URL": "postgresql://purge@db.company.com/purge", there: "k" * 64}
-    assert f"{missing} is not" in refused(instance)
-    answer = instance.flask("worker")
-    assert answer.returncode == 2 and f"{missing} is not" in answer.stderr and "Traceback" not in answer.stderr
+def test_one_of_several_machines_makes_no_secret_of_its_own(tmp_path, there, missing):
+    settings = {"DATABASE_URL": "postgresql://purge@db.company.com/purge", there: "k" * 64}
+    with pytest.raises(ConfigError, match=f"{missing} is not"):
+        load_config({"INSTANCE_PATH": str(tmp_path), **settings})
 
 
-def test_init_db_and_users_can_be_repeated_and_say_what_is_wrong(instance):
+@pytest.mark.sqlite
+def test_every_command_says_what_is_wrong_with_the_settings(instance):
+    instance.environ["REDIS_URL"] = "redis://redis.company.com:sesame/0"
+    told = [refused(instance)]
+    for command in ("init-db", "worker"):
+        answer = instance.flask(command)
+        assert answer.returncode == 2
+        told.append(answer.stderr)
+    for words in told:
+        assert "REDIS_URL" in words and "sesame" not in words and "Traceback" not in words
+
+
+@pytest.fixture
+def flask(instance):
+    """`flask` commands against an installation that does not run, in this process."""
+    app = create_app(instance.environ)
+    yield lambda *words: app.test_cli_runner().invoke(args=words)
+    with app.app_context():
+        db.engine.dispose()
+
+
+def test_init_db_and_users_can_be_repeated_and_say_what_is_wrong(instance, flask):
     for _ in range(2):
-        assert instance.flask("init-db").returncode == 0
-    added = instance.flask("users", "add", "Ann@company.com", "--role", "viewer")
-    assert added.returncode == 0 and "ann@company.com may sign in as viewer" in added.stdout
-    again = instance.flask("users", "add", "ann@company.com")
-    assert again.returncode == 1 and "has an account already" in again.stderr
-    assert "missing @" in instance.flask("users", "add", "ann").stderr
+        assert flask("init-db").exit_code == 0
+    added = flask("users", "add", "Ann@company.com", "--role", "viewer")
+    assert added.exit_code == 0 and "ann@company.com may sign in as viewer" in added.stdout
+    again = flask("users", "add", "ann@company.com")
+    assert again.exit_code == 1 and "has an account already" in again.stderr
+    assert "missing @" in flask("users", "add", "ann").stderr
 
 
-def test_a_colleague_who_has_left_signs_in_no_more(instance):
+def test_a_colleague_who_has_left_signs_in_no_more(instance, flask):
     def change(*options) -> str:
-        told = instance.flask("users", "change", "Ann@company.com", *options)
-        return told.stdout + told.stderr
+        return flask("users", "change", "Ann@company.com", *options).output
 
-    instance.flask("init-db", check=True)
+    flask("init-db")
     assert "Nobody here" in change("--close")
-    instance.flask("users", "add", "ann@company.com", "--role", "viewer", check=True)
+    assert flask("users", "add", "ann@company.com", "--role", "viewer").exit_code == 0
     assert "Say what to change" in change() and "Say what to change" in change("--close", "--role", "admin")
     assert change("--role", "admin").split() == ["ann@company.com", "admin"]
     old = instance.ask('SELECT password_hash, session FROM "user"')
     assert "Password (shown once)" in change("--new-password") and "closed" in change("--close")
-    assert instance.flask("users", "list").stdout.split() == ["1", "ann@company.com", "closed"]
+    assert flask("users", "list").output.split() == ["1", "ann@company.com", "closed"]
     ((now, session),) = instance.ask('SELECT password_hash, session FROM "user"')
     assert now == "" and session and (now, session) not in old
 
@@ -267,9 +290,9 @@ def test_a_stranger_who_sends_a_very_large_file_is_answered_at_once(instance):
 
 
 @pytest.mark.parametrize("command", ["init-db", "users add", "worker", "schedule", "demo-data", "purge"])
-def test_every_command_says_what_it_is_for(instance, command):
-    answer = instance.flask(*command.split(), "--help")
-    assert answer.returncode == 0 and len(answer.stdout) > 150
+def test_every_command_says_what_it_is_for(app, command):
+    answer = app.test_cli_runner().invoke(args=[*command.split(), "--help"])
+    assert answer.exit_code == 0 and len(answer.output) > 150
 
 
 def test_a_signal_in_the_middle_of_the_start_stops_it_too(instance):
