@@ -208,18 +208,18 @@ def _is_work_left(connection) -> bool:
     return any(status in (b"queued", b"started") and origin in ours for status, origin in jobs)
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    """A started installation with 3,000 customers, one for a file of tests."""
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory, postgres):
+    """A started installation with 3,000 customers, one for all that have a browser."""
     folder = tmp_path_factory.mktemp("shop")
     instance = Instance(folder / "instance", CHUNK_SIZE="100", DROP_AGE_SECONDS="1")
-    instance.flask("init-db", check=True)
-    instance.flask("demo-data", "--customers", "3000", check=True)
+    instance.command("init-db")
+    instance.command("demo-data", "--customers", "3000")
     yield instance.start()
     instance.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium():
     """The system's own browser."""
     assert CHROMIUM, "Chromium is missing; tests/system-packages installs it"

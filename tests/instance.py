@@ -18,6 +18,8 @@ from urllib.parse import urlencode
 import psycopg
 from pysqlite3 import dbapi2 as sqlite3
 
+from app import create_app
+from purge.extensions import db
 from tests import PATIENCE
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -111,8 +113,17 @@ class Instance:
             assert time.monotonic() < until, self.output
             time.sleep(0.02)
 
+    def command(self, *arguments: str, may_fail: bool = False) -> str:
+        """What a `flask` command answers, in this process: in one of its own it loads modules for most of its time."""
+        app = create_app(self.environ)
+        answer = app.test_cli_runner().invoke(args=arguments)
+        with app.app_context():
+            db.engine.dispose()
+        assert may_fail or answer.exit_code == 0, answer.output
+        return answer.stdout
+
     def flask(self, *arguments: str, **options) -> subprocess.CompletedProcess:
-        """A `flask` command against this installation's folder."""
+        """A `flask` command in a process of its own."""
         return subprocess.run(
             [*FLASK, *arguments], cwd=CHECKOUT, env=self.environ, capture_output=True, text=True, **options
         )

@@ -60,11 +60,11 @@ class Machines(Instance):
         }
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.touch()
-        self.flask("init-db", check=True)  # the copied database knows the key of where it was made
+        self.command("init-db")  # the copied database knows the key of where it was made
 
     @cached_property
     def password(self) -> str:
-        return self.flask("users", "add", self.email, "--role", "admin", check=True).stdout.split()[-1]
+        return self.command("users", "add", self.email, "--role", "admin").split()[-1]
 
     def start(self, *programs: str) -> "Machines":
         for program in programs or self.PROGRAMS:

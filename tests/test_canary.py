@@ -39,7 +39,7 @@ def shop(tmp_path_factory, postgres):
         TMPDIR=str(folder / "elsewhere"),
         HOME=str(folder / "elsewhere"),
     )
-    instance.flask("init-db", check=True)
+    instance.command("init-db")
     with create_app(instance.environ).app_context():
         for part in range(PEOPLE):
             make_demo_data(db.engine, 150, seed=part)

@@ -26,8 +26,8 @@ def client(connection):
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     instance = Instance(tmp_path_factory.mktemp("drop") / "instance", DROP_AGE_SECONDS="1")
-    instance.flask("init-db", check=True)
-    instance.flask("demo-data", "--customers", "500", check=True)
+    instance.command("init-db")
+    instance.command("demo-data", "--customers", "500")
     yield instance.start()
     instance.stop()
 

@@ -77,8 +77,8 @@ def test_an_empty_start_has_no_customers_and_a_usual_one_has_demo_data(tmp_path)
 
 
 def test_demo_data_cut_off_in_the_middle_is_completed(instance):
-    instance.flask("init-db")
-    assert instance.flask("demo-data", "--customers", "300").returncode == 0
+    instance.command("init-db")
+    instance.command("demo-data", "--customers", "300")
     (instance.folder / "demo-data.unfinished").touch()
     instance.start()
     assert instance.ask("SELECT count(*) FROM customer") == [(20_000,)]
@@ -118,7 +118,7 @@ def test_a_child_that_dies_is_started_again(instance):
 def test_the_web_server_alone_listens_where_it_is_told_too(instance, host):
     if host == "::1" and not has_ipv6():
         pytest.skip("this machine has no IPv6")
-    instance.flask("init-db", check=True)
+    instance.command("init-db")
     with begun("web", {**instance.environ, "HOST": host}) as web:
         until = time.monotonic() + PATIENCE
         while True:

@@ -20,8 +20,8 @@ from tests.test_batches import confirmed
 def shop(tmp_path):
     """A started installation with 3,000 customers."""
     instance = Instance(tmp_path / "shop", CHUNK_SIZE="100")
-    instance.flask("init-db", check=True)
-    instance.flask("demo-data", "--customers", "3000", check=True)
+    instance.command("init-db")
+    instance.command("demo-data", "--customers", "3000")
     yield instance.start()
     instance.stop()
 
