@@ -65,6 +65,12 @@
       dialog.showModal();
     }
   });
+  // The mapping as the page was made has its rows. To ask for them again and swap them would lose a press of the button below.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.target.id !== "mapping" || event.detail.requestConfig.triggeringEvent) return; // by a change, and not because it is there
+    const isAsMade = (choice) => (choice.selected === choice.defaultSelected) && (choice.checked === choice.defaultChecked);
+    if ([...event.target.querySelectorAll("option, [type=checkbox]")].every(isAsMade)) event.preventDefault();
+  });
   // What a line that is said aloud says already must not be said again at every poll.
   document.addEventListener("htmx:oobBeforeSwap", (event) => {
     const { fragment, target } = event.detail;

@@ -268,6 +268,29 @@ def test_where_the_keyboard_is_can_be_seen_at_tables_and_at_check_boxes(open_pag
     assert seen == [["solid", 2], ["solid", 2]]
 
 
+def test_the_mappings_rows_are_asked_for_only_when_something_was_chosen(shop, open_page):
+    """Swapped though they are the same, they take the button from under whoever presses it."""
+    page, asked = open_page(), []
+    page.on("request", lambda request: asked.append(request.url) if "/mapping/rows" in request.url else None)
+    upload(page, people(shop, 2610, 3))
+    page.wait_for_url("**/mapping")
+    while not page.evaluate("() => Boolean(window.htmx)"):
+        page.wait_for_timeout(50)
+    page.wait_for_load_state("networkidle")
+    assert not asked
+    page.select_option("#column", label="Name")
+    expect(page.get_by_text("0 of the first 3 rows are valid")).to_be_visible()
+    assert len(asked) == 1
+
+
+def test_a_column_chosen_before_htmx_is_there_shows_its_rows_as_soon_as_it_is(shop, open_page):
+    page = open_page(cdn=lambda route: None)  # it hangs, and our own copy takes over a second and a half later
+    upload(page, people(shop, 2620, 3))
+    page.wait_for_url("**/mapping")
+    page.select_option("#column", label="Name")
+    expect(page.get_by_text("0 of the first 3 rows are valid")).to_be_visible()
+
+
 def test_a_page_that_loses_the_server_says_so_and_recovers(shop, open_page):
     page = open_page()
     upload(page, people(shop, 2600, 3))
