@@ -53,3 +53,5 @@ with database.engine.connect() as connection:
             raise SystemExit("The migration would leave rows that lead nowhere, so nothing was changed.")
     if connection.dialect.name == "sqlite":
         connection.connection.execute("PRAGMA foreign_keys=ON")
+    else:
+        connection.invalidate()  # nobody else is to wait without end

@@ -164,6 +164,7 @@ def _tell_of_new_rows(rows: int) -> None:
         tell = "VACUUM (ANALYZE, TRUNCATE OFF)" if rows > BLOCK_ROWS else "ANALYZE"
         with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             # Another check may be telling it just now; but somebody's VACUUM or REINDEX has the table for hours.
+            usual = connection.exec_driver_sql("SHOW lock_timeout").scalar()
             connection.exec_driver_sql(f"SET lock_timeout = '{TELL_SECONDS}s'")
             try:
                 connection.exec_driver_sql(f"{tell} purge_request (batch_id, customer_id, outcome)")
@@ -172,7 +173,7 @@ def _tell_of_new_rows(rows: int) -> None:
                     connection.invalidate()  # nobody else gets it with our setting
                     raise
                 log.warning("somebody has the table of purge requests; a check goes on without statistics of its rows")
-            connection.exec_driver_sql("RESET lock_timeout")
+            connection.exec_driver_sql(f"SET lock_timeout = '{usual}'")
 
 
 def _scalar(wanted: Select) -> bytes | None:
