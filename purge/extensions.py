@@ -160,7 +160,8 @@ def prepare_postgresql(engine: Engine, session: dict[str, str | int]) -> None:
     """Give every connection these settings. Not as options of its startup: a pooler in between drops those, or refuses them."""
     settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in session.items())
 
-    @event.listens_for(engine, "connect")
+    # Before SQLAlchemy looks what the isolation is, to which it resets every connection that had another for a while.
+    @event.listens_for(engine, "connect", insert=True)
     def connect(connection, _record):
         connection.autocommit = True
         connection.execute(f"SELECT {settings}")

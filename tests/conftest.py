@@ -210,11 +210,11 @@ def _is_work_left(connection) -> bool:
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory, postgres):
-    """A started installation with 3,000 customers, one for all that have a browser."""
+    """A started installation with 6,000 customers, one for all that have a browser: some of them are purged."""
     folder = tmp_path_factory.mktemp("shop")
     instance = Instance(folder / "instance", CHUNK_SIZE="100", DROP_AGE_SECONDS="1")
     instance.command("init-db")
-    instance.command("demo-data", "--customers", "3000")
+    instance.command("demo-data", "--customers", "6000")
     yield instance.start()
     instance.stop()
 

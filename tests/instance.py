@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 
 import psycopg
+from flask import has_app_context
 from pysqlite3 import dbapi2 as sqlite3
 
 from app import create_app
@@ -115,11 +116,13 @@ class Instance:
 
     def command(self, *arguments: str, may_fail: bool = False) -> str:
         """What a `flask` command answers, in this process: in one of its own it loads modules for most of its time."""
+        assert not has_app_context(), "it would be given to that app"
         app = create_app(self.environ)
         answer = app.test_cli_runner().invoke(args=arguments)
         with app.app_context():
             db.engine.dispose()
-        assert may_fail or answer.exit_code == 0, answer.output
+        if answer.exception and not (may_fail and isinstance(answer.exception, SystemExit)):
+            raise AssertionError(answer.output) from answer.exception
         return answer.stdout
 
     def flask(self, *arguments: str, **options) -> subprocess.CompletedProcess:

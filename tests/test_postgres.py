@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import event, func, insert, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from app import create_app
 from jobs import health
 from purge import batches, schema
 from purge.batches import Outcome, State
@@ -24,7 +25,7 @@ from purge.config import SESSION
 from purge.customers import Asked, Sort, find
 from purge.erasure.engine import NotErased, among, erase
 from purge.erasure.map import read_map
-from purge.extensions import alone, db, now, reading
+from purge.extensions import alone, db, for_one_question, now, reading
 from purge.models import Customer, Reward, RewardStatus
 from tests import PATIENCE
 from tests.instance import CHECKOUT, FLASK, Admin, Instance, free_port
@@ -590,6 +591,20 @@ def test_a_server_that_is_too_old_is_named(app, monkeypatch):
     with db.engine.connect() as connection:
         (sentence,) = schema.misfits(connection)
     assert "too old: 99" in sentence
+
+
+def test_the_isolation_is_our_own_after_a_connection_had_another(app):
+    """Which SQLAlchemy takes back to what it found at the first connection."""
+    url, ask = db.engine.url, text("SHOW transaction_isolation")
+    db.session.execute(text(f"ALTER DATABASE {url.database} SET default_transaction_isolation = 'serializable'"))
+    db.session.commit()
+    environ = {"INSTANCE_PATH": app.config["INSTANCE_PATH"], "DATABASE_URL": app.config["SQLALCHEMY_DATABASE_URI"]}
+    with create_app(environ).app_context():
+        with for_one_question(db.engine) as connection:
+            assert connection.scalar(ask) == "read committed"
+        with db.engine.connect() as connection:
+            assert connection.scalar(ask) == "read committed"
+        db.engine.dispose()
 
 
 @pytest.mark.parametrize("term", ["wendy", "endy", "wen ott"])

@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.request
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,10 @@ def serving(port: int, program: str, *options, **how):
         yield
     finally:
         process.terminate()
-        process.wait(PATIENCE)
+        try:
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
 
 
 def _listens(port: int) -> bool:
@@ -46,43 +50,46 @@ def _listens(port: int) -> bool:
 
 @pytest.mark.sqlite
 def test_the_proxy_as_the_docs_have_it(tmp_path):
-    port, key, certificate = free_port(), tmp_path / "key.pem", tmp_path / "certificate.pem"
-    new = ("openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=purge.company.com")
-    subprocess.run([*new, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    port = free_port()
     machines = Machines(tmp_path / "shop", PUBLIC_URL=f"https://127.0.0.1:{port}", PROXIES="1")
-    server = re.search(r"## The proxy\n\n```\n(.+?)```", (CHECKOUT / "docs" / "production.md").read_text(), re.DOTALL)[
-        1
-    ]
-    for theirs, ours in {
-        "443": f"127.0.0.1:{port}",
-        "/etc/ssl/purge/fullchain.pem": str(certificate),
-        "/etc/ssl/private/purge.pem": str(key),
-        "127.0.0.1:5000": f"127.0.0.1:{machines.port}",
-    }.items():
-        assert server.count(theirs) == 1
-        server = server.replace(theirs, ours)
-    # Folders that its workers may not enter where they are another user: they write no body down.
-    bodies = "".join(
-        f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    log = tmp_path / "requests"
-    (tmp_path / "nginx.conf").write_text(
-        f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/errors; events {{}}"
-        f"http {{ log_format ids $request_id; access_log {log} ids; {bodies} {server} }}"
-    )
     try:
+        proxy = write_proxy(tmp_path, port, machines.port)
         machines.start()
         machines.url = machines.environ["PUBLIC_URL"]
-        with serving(port, "nginx", "-p", tmp_path, "-c", tmp_path / "nginx.conf"):
+        with serving(port, "nginx", "-p", tmp_path, "-c", proxy):
             admin = Admin(machines, urllib.request.HTTPSHandler(context=ssl._create_unverified_context()))
             assert "Which column" in admin.upload(b"Customer Email\n" + b"ann.smith@people.com\n" * 300_000)
     finally:
         machines.stop()
-    ids = log.read_text().split()
-    assert len(ids) > 5 and sum(id in machines.output for id in ids) >= len(ids) - 1, (
-        "all but the one it refused itself"
-    )
+    ids = (tmp_path / "requests").read_text().split()
+    assert len(ids) > 3 and all(id in machines.output for id in ids)
     assert all(cookie.secure for cookie in admin.cookies)
+
+
+def write_proxy(folder: Path, port: int, to: int) -> Path:
+    """The settings of an nginx that has the docs' server, with a key of its own."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    new = ("openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=purge.company.com")
+    subprocess.run([*new, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    page = (CHECKOUT / "docs" / "production.md").read_text()
+    server = re.search(r"## The proxy\n\n```\n(.+?)```", page, re.DOTALL)[1]
+    for theirs, ours in {
+        "listen 443": f"listen 127.0.0.1:{port}",
+        "/etc/ssl/purge/fullchain.pem": str(certificate),
+        "/etc/ssl/private/purge.pem": str(key),
+        "127.0.0.1:5000;": f"127.0.0.1:{to};",
+    }.items():
+        assert server.count(theirs) == 1
+        server = server.replace(theirs, ours)
+    # Folders that its workers may not enter where they are another user: they write no body down.
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    bodies = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    settings = folder / "nginx.conf"
+    settings.write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/errors; events {{}}"
+        f"http {{ log_format ids $request_id; access_log {folder}/requests ids; {bodies} {server} }}"
+    )
+    return settings
 
 
 @pytest.mark.postgresql
@@ -108,9 +115,16 @@ def test_a_pooler_of_sessions(tmp_path, stock, postgres):
         shop = Shop(tmp_path, stock, Machines, DATABASE_URL=url)
         try:
             shop.assert_ended_as_planned(shop.purge())
-            with create_app(shop.instance.environ).app_context():
-                for setting, value in SESSION.items():
-                    assert db.session.scalar(db.text(f"SHOW {setting}")) == str(value), setting
-                db.engine.dispose()
+            assert settings(shop.instance.environ) == {name: str(value) for name, value in SESSION.items()}
         finally:
             shop.stop()
+
+
+def settings(environ: dict[str, str]) -> dict[str, str]:
+    """Of the app's sessions there, as the server says."""
+    with create_app(environ).app_context():
+        try:
+            return {name: db.session.scalar(db.text(f"SHOW {name}")) for name in SESSION}
+        finally:
+            db.session.remove()
+            db.engine.dispose()
